@@ -1,0 +1,300 @@
+"""The ledger: leases and batches, in SQLite (WAL, every commit on disk) or Postgres.
+
+Everything that decides whether a row is sent again is in here or in the snapshot. Each method is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from integrations_dagster.ledger.batches import (
+    BatchRecord,
+    BatchStatus,
+    SentRow,
+    pack,
+    pack_outcomes,
+    pack_rows,
+    unpack,
+    unpack_outcomes,
+    unpack_rows,
+)
+from integrations_dagster.ledger.leases import Lease, Leases, ShardLease
+from integrations_dagster.ledger.schema import batches, counters
+from integrations_dagster.vocabulary import LeaseLost, Outcome, Traffic, Worker
+
+
+@dataclass(slots=True)
+class OpenBatch:
+    """A batch that its writer has open; kept by the writer so that even an answer that comes too late can be stored."""
+
+    id: int
+    shard: ShardLease
+    attempt: int
+    idempotency_key: str
+    repeatable: bool
+    rows: tuple[SentRow, ...]
+    send_before: float
+    deadline: float
+
+
+class Ledger(Leases):
+    """Leases and batches of all syncs of one storage folder."""
+
+    # Batches, as their writer sees them
+
+    def open_batch(
+        self,
+        shard: ShardLease,
+        rows: tuple[SentRow, ...],
+        *,
+        idempotency_key: str,
+        repeatable: bool,
+        timeout: float,
+        send_within: float = 5.0,
+    ) -> OpenBatch:
+        """Record a batch before it is sent.
+
+        Args:
+            timeout: Seconds after which a request of it can no longer take effect.
+            send_within: Seconds from now within which sending must start.
+
+        Raises:
+            LeaseLost: The run or this attempt of the write op has been replaced.
+        """
+        with self._transaction() as tx:
+            self._check_shard(tx, shard)
+            now = self.now()
+            send_before, deadline = now + send_within, now + send_within + timeout
+            result = tx.execute(
+                batches.insert().values(
+                    state_key=shard.lease.state_key,
+                    run_id=shard.lease.run_id,
+                    shard=shard.shard,
+                    shard_fence=shard.fence,
+                    attempt=1,
+                    idempotency_key=idempotency_key,
+                    repeatable=repeatable,
+                    host=shard.worker.host,
+                    pid=shard.worker.pid,
+                    pid_started=shard.worker.started,
+                    opened=now,
+                    deadline=deadline,
+                    status=BatchStatus.OPEN,
+                    rows=pack_rows(rows),
+                )
+            )
+            inserted = result.inserted_primary_key
+            assert inserted is not None
+            batch_id = int(inserted[0])
+        return OpenBatch(batch_id, shard, 1, idempotency_key, repeatable, rows, send_before, deadline)
+
+    def renew_batch(self, batch: OpenBatch, shard: ShardLease, *, timeout: float, send_within: float = 5.0) -> None:
+        """Continue the record of an open batch before a further request of it: fence, attempt, deadline.
+
+        `shard` may be a later attempt of the write op that continues the batch of a dead one.
+
+        Raises:
+            LeaseLost: The run or this attempt has been replaced, or the batch was given up as unknown.
+        """
+        with self._transaction() as tx:
+            self._check_shard(tx, shard)
+            now = self.now()
+            batch.send_before, batch.deadline = now + send_within, now + send_within + timeout
+            batch.attempt += 1
+            batch.shard = shard
+            updated = tx.execute(
+                batches.update()
+                .where(batches.c.id == batch.id, batches.c.status == BatchStatus.OPEN)
+                .values(
+                    attempt=batch.attempt,
+                    shard_fence=shard.fence,
+                    host=shard.worker.host,
+                    pid=shard.worker.pid,
+                    pid_started=shard.worker.started,
+                    deadline=batch.deadline,
+                )
+            )
+            if updated.rowcount != 1:
+                raise LeaseLost(
+                    f"A batch of the sync {shard.lease.state_key} was given up by a later run.",
+                    "Launch a new run; it delivers what is missing.",
+                )
+
+    def complete_batch(self, batch: OpenBatch, outcomes: tuple[Outcome, ...], traffic: Traffic) -> bool:
+        """Record the answer of a batch. An answer is a fact: it is stored even if the lease is lost.
+
+        Returns:
+            False if the answer came late: the batch had been given up, so its rows become unknown again.
+        """
+        if len(outcomes) != len(batch.rows):
+            raise AssertionError(f"{len(outcomes)} outcomes for {len(batch.rows)} rows")
+        values = {"outcomes": pack_outcomes(outcomes), "traffic": pack(traffic.as_dict())}
+        with self._transaction() as tx:
+            if self._close(tx, batch, BatchStatus.COMPLETED, values):
+                return True
+            shard = batch.shard
+            tx.execute(
+                batches.insert().values(
+                    state_key=shard.lease.state_key,
+                    run_id=shard.lease.run_id,
+                    shard=shard.shard,
+                    shard_fence=shard.fence,
+                    attempt=batch.attempt,
+                    idempotency_key=batch.idempotency_key,
+                    repeatable=batch.repeatable,
+                    host=shard.worker.host,
+                    pid=shard.worker.pid,
+                    pid_started=shard.worker.started,
+                    opened=self.now(),
+                    deadline=batch.deadline,
+                    status=BatchStatus.LATE,
+                    number=self._next_number(tx, shard.lease.state_key),
+                    rows=pack_rows(batch.rows),
+                    closed=self.now(),
+                    **values,
+                )
+            )
+        return False
+
+    def give_up_batch(self, batch: OpenBatch, traffic: Traffic) -> None:
+        """Record that no answer came and none is awaited: what the batch did is unknown."""
+        with self._transaction() as tx:
+            self._close(tx, batch, BatchStatus.UNKNOWN, {"traffic": pack(traffic.as_dict())})
+
+    def supersede_batch(self, batch: OpenBatch, traffic: Traffic) -> None:
+        """Record that the batch had no effect: refused whole (its parts follow), or never sent."""
+        with self._transaction() as tx:
+            tx.execute(
+                batches.update()
+                .where(batches.c.id == batch.id, batches.c.status == BatchStatus.OPEN)
+                .values(status=BatchStatus.SUPERSEDED, closed=self.now(), traffic=pack(traffic.as_dict()))
+            )
+
+    def _close(self, tx: Connection, batch: OpenBatch, status: BatchStatus, values: dict[str, Any]) -> bool:
+        where = sa.and_(batches.c.id == batch.id, batches.c.status == BatchStatus.OPEN)
+        if tx.execute(sa.select(batches.c.id).where(where).with_for_update()).first() is None:
+            return False
+        number = self._next_number(tx, batch.shard.lease.state_key)
+        tx.execute(batches.update().where(where).values(status=status, number=number, closed=self.now(), **values))
+        return True
+
+    def _next_number(self, tx: Connection, state_key: str) -> int:
+        where = counters.c.state_key == state_key
+        updated = tx.execute(counters.update().where(where).values(number=counters.c.number + 1))
+        if updated.rowcount == 0:
+            tx.execute(counters.insert().values(state_key=state_key, number=1))
+            return 1
+        return int(tx.execute(sa.select(counters.c.number).where(where)).scalar_one())
+
+    # Batches, as plan, record and fold see them
+
+    def shard_batches(self, shard: ShardLease) -> list[BatchRecord]:
+        """All batches of a run's shard that are recorded, in order of opening, superseded ones left out."""
+        query = (
+            sa.select(batches)
+            .where(
+                batches.c.state_key == shard.lease.state_key,
+                batches.c.run_id == shard.lease.run_id,
+                batches.c.shard == shard.shard,
+                batches.c.status != BatchStatus.SUPERSEDED,
+            )
+            .order_by(batches.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def open_batches(self, state_key: str) -> list[BatchRecord]:
+        """Batches without an answer, oldest first."""
+        query = (
+            sa.select(batches)
+            .where(batches.c.state_key == state_key, batches.c.status == BatchStatus.OPEN)
+            .order_by(batches.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def give_up_expired(self, state_key: str) -> int:
+        """Make open batches whose deadline has passed unknown; returns how many."""
+        with self._transaction() as tx:
+            expired = tx.execute(
+                sa.select(batches.c.id)
+                .where(
+                    batches.c.state_key == state_key,
+                    batches.c.status == BatchStatus.OPEN,
+                    batches.c.deadline < self.now(),
+                )
+                .order_by(batches.c.id)
+                .with_for_update()
+            ).scalars()
+            ids = list(expired)
+            for batch_id in ids:
+                number = self._next_number(tx, state_key)
+                tx.execute(
+                    batches.update()
+                    .where(batches.c.id == batch_id)
+                    .values(status=BatchStatus.UNKNOWN, number=number, closed=self.now())
+                )
+        return len(ids)
+
+    def closed_after(self, state_key: str, number: int) -> Iterator[BatchRecord]:
+        """Closed batches with a number above `number`, in order of their numbers, a thousand at a time."""
+        last = number
+        while True:
+            query = (
+                sa.select(batches)
+                .where(batches.c.state_key == state_key, batches.c.number > last)
+                .order_by(batches.c.number)
+                .limit(1000)
+            )
+            with self._engine.connect() as connection:
+                records = [_record(row) for row in connection.execute(query)]
+            if not records:
+                return
+            yield from records
+            assert records[-1].number is not None
+            last = records[-1].number
+
+    def last_number(self, state_key: str) -> int:
+        """The highest number given so far; 0 if none."""
+        with self._engine.connect() as connection:
+            query = sa.select(counters.c.number).where(counters.c.state_key == state_key)
+            return int(connection.execute(query).scalar() or 0)
+
+    def clear(self, state_key: str, through: int, lease: Lease) -> int:
+        """Delete what the snapshot contains: batches numbered up to `through`, and superseded ones of other runs."""
+        with self._transaction() as tx:
+            deleted = tx.execute(
+                batches.delete().where(
+                    batches.c.state_key == state_key,
+                    sa.or_(
+                        batches.c.number <= through,
+                        sa.and_(batches.c.status == BatchStatus.SUPERSEDED, batches.c.run_id != lease.run_id),
+                    ),
+                )
+            )
+        return int(deleted.rowcount)
+
+
+def _record(row: Any) -> BatchRecord:
+    return BatchRecord(
+        id=row.id,
+        run_id=row.run_id,
+        shard=row.shard,
+        attempt=row.attempt,
+        idempotency_key=row.idempotency_key,
+        repeatable=row.repeatable,
+        writer=Worker(row.host, row.pid, row.pid_started),
+        opened=row.opened,
+        deadline=row.deadline,
+        status=BatchStatus(row.status),
+        number=row.number,
+        rows=unpack_rows(row.rows),
+        outcomes=unpack_outcomes(row.outcomes),
+        traffic=unpack(row.traffic) or {},
+        closed=row.closed,
+    )

@@ -1,0 +1,434 @@
+"""The fold: acknowledgements into snapshot, held rows and sync log. Plain and idempotent.
+
+What an event does to the records of the snapshot:
+
+- an acknowledged write of key K with match value m and destination id d replaces (K, m); any older record with the same
+  match value or id is that record under an earlier owner or name, and goes;
+- an acknowledged delete removes the record, by key and match value or by id;
+- an unknown write (or a late answer) leaves its record with unknown digests, and so every other record that it may have
+  touched: the same match value or id; an unknown delete likewise;
+- a rejected row changes no record, unless the destination says that the record is gone.
+
+"Older" and "later" are batch numbers, which follow the order in which answers were recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from integrations_dagster.destinations.base import GONE
+from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
+from integrations_dagster.planner.state import (
+    HELD_COLUMNS,
+    SNAPSHOT_COLUMNS,
+    Home,
+    Manifest,
+    connect,
+    literal,
+    quote,
+    slug,
+    sync_file,
+)
+from integrations_dagster.vocabulary import Action, Status
+
+WRITE, DELETE, UNKNOWN_WRITE, UNKNOWN_DELETE, REJECTED, IN_DOUBT, NOTHING = (
+    "write",
+    "delete",
+    "unknown_write",
+    "unknown_delete",
+    "rejected",
+    "in_doubt",
+    "nothing",
+)
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema(columns)
+
+
+EVENTS = _schema(
+    number=pa.int64(),
+    run_id=pa.string(),
+    shard=pa.int32(),
+    ordinal=pa.int64(),
+    closed=pa.float64(),
+    effect=pa.string(),
+    late=pa.bool_(),
+    key=pa.string(),
+    match=pa.string(),
+    partition=pa.string(),
+    change=pa.string(),
+    action=pa.string(),
+    outcome=pa.string(),
+    destination_id=pa.string(),
+    source_digest=pa.string(),
+    payload_digest=pa.string(),
+    code=pa.string(),
+    reason=pa.string(),
+    request_id=pa.string(),
+    reference=pa.string(),
+    gone=pa.bool_(),
+)
+
+OUTCOMES = _schema(
+    ordinal=pa.int64(),
+    key=pa.string(),
+    match=pa.string(),
+    partition=pa.string(),
+    change=pa.string(),
+    status=pa.string(),
+    source_digest=pa.string(),
+    payload_digest=pa.string(),
+    code=pa.string(),
+    reason=pa.string(),
+    remember=pa.bool_(),
+)
+"""Outcomes that needed no request: a shard's unchanged and invalid rows, a plan's invalid rows. `remember`: the row is
+not judged anew until its source digest changes."""
+
+BATCHES = _schema(
+    number=pa.int64(),
+    run_id=pa.string(),
+    shard=pa.int32(),
+    status=pa.string(),
+    rows=pa.int32(),
+    attempt=pa.int32(),
+    opened=pa.float64(),
+    closed=pa.float64(),
+    idempotency_key=pa.string(),
+    traffic=pa.string(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A fold's result, not yet the state: `manifest` names the new files."""
+
+    manifest: Manifest
+    previous: Manifest
+
+    @property
+    def changed(self) -> bool:
+        return self.manifest != self.previous
+
+
+def outcome_files(folder: Path) -> list[Path]:
+    """The outcome files of one run's plan folder: of each shard, that of its last attempt."""
+    last: dict[str, tuple[int, Path]] = {}
+    for path in folder.glob("outcomes-*.parquet"):
+        _, shard, attempt = path.stem.split("-")
+        if shard not in last or int(attempt) > last[shard][0]:
+            last[shard] = (int(attempt), path)
+    return sorted(path for _, path in last.values())
+
+
+def fold(
+    home: Home,
+    batches: Iterable[BatchRecord],
+    *,
+    now: float,
+    mapping_digest: str | None = None,
+    write_log: bool = True,
+    folder: Path | None = None,
+) -> Folded:
+    """Compute the state after the given batches and all outcome files of the home's plan folders.
+
+    Args:
+        home: The sync's home.
+        batches: Closed batches numbered above the manifest's last number, in order.
+        now: Seconds since the epoch.
+        mapping_digest: The mapping in force, kept in the manifest.
+        write_log: Whether to append the sync log (a preview does not).
+        folder: Where the new state files go; the home's folder unless it is a preview.
+
+    Returns:
+        The new manifest; the caller makes it the state with `Home.swap` while it holds the lease.
+    """
+    previous = home.manifest()
+    target = folder or home.folder
+    target.mkdir(parents=True, exist_ok=True)
+    scratch = target / f".fold-{slug(str(previous.generation + 1))}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        last, count = _write_events(scratch, batches, previous.last_number)
+        plans = sorted((home.folder / "plans").glob("*"))
+        outcomes = [path for plan in plans for path in outcome_files(plan)]
+        forgotten = [path for plan in plans if (path := plan / "forgotten.parquet").exists()]
+        digest = previous.mapping_digest if mapping_digest is None else mapping_digest
+        if not count and not outcomes and not forgotten:
+            return Folded(replace(previous, last_number=last, mapping_digest=digest), previous)
+        with connect(scratch) as connection:
+            home.attach(connection, previous)
+            _load(connection, scratch, outcomes, forgotten)
+            if write_log:
+                _write_log(connection, home, count > 0)
+            generation = previous.generation + 1
+            snapshot, held = f"snapshot-{generation}-{last}.parquet", f"held-{generation}-{last}.parquet"
+            _copy(connection, _SNAPSHOT_AFTER, target / snapshot)
+            connection.execute("SET VARIABLE now = ?", [now])
+            _copy(connection, _HELD_AFTER, target / held)
+        rows = pq.ParquetFile(target / snapshot).metadata.num_rows
+        return Folded(Manifest(generation, last, snapshot, held, rows, digest), previous)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+    sync_file(path)
+
+
+# Events
+
+
+def _write_events(scratch: Path, batches: Iterable[BatchRecord], last: int) -> tuple[int, int]:
+    count = 0
+    with (
+        pq.ParquetWriter(scratch / "events.parquet", EVENTS) as events,
+        pq.ParquetWriter(scratch / "batches.parquet", BATCHES) as log,
+    ):
+        for chunk in _chunks(batches, 500):
+            rows = [row for batch in chunk for row in _events(batch)]
+            events.write_table(pa.Table.from_pylist(rows, schema=EVENTS))
+            log.write_table(pa.Table.from_pylist([_batch_row(batch) for batch in chunk], schema=BATCHES))
+            count += len(rows)
+            assert chunk[-1].number is not None
+            last = max(last, chunk[-1].number)
+    return last, count
+
+
+def _chunks(batches: Iterable[BatchRecord], size: int) -> Iterator[list[BatchRecord]]:
+    chunk: list[BatchRecord] = []
+    for batch in batches:
+        chunk.append(batch)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _batch_row(batch: BatchRecord) -> dict[str, Any]:
+    return {
+        "number": batch.number,
+        "run_id": batch.run_id,
+        "shard": batch.shard,
+        "status": batch.status.value,
+        "rows": len(batch.rows),
+        "attempt": batch.attempt,
+        "opened": batch.opened,
+        "closed": batch.closed,
+        "idempotency_key": batch.idempotency_key,
+        "traffic": json.dumps(batch.traffic),
+    }
+
+
+def _events(batch: BatchRecord) -> Iterator[dict[str, Any]]:
+    for index, row in enumerate(batch.rows):
+        answer = batch.outcomes[index] if batch.outcomes else None
+        status = answer.status if answer else (Status.UNSENT if batch.repeatable else Status.IN_DOUBT)
+        yield {
+            "number": batch.number,
+            "run_id": batch.run_id,
+            "shard": batch.shard,
+            "ordinal": row.ordinal,
+            "closed": batch.closed,
+            "effect": _effect(batch, row.action, status),
+            "late": batch.status is BatchStatus.LATE,
+            "key": row.key,
+            "match": row.match,
+            "partition": row.partition,
+            "change": row.change.value,
+            "action": row.action.value,
+            "outcome": status.value,
+            "destination_id": (answer.destination_id if answer else None) or row.destination_id,
+            "source_digest": row.source_digest,
+            "payload_digest": row.payload_digest,
+            "code": answer.code if answer else "NO_ANSWER",
+            "reason": answer.reason if answer else "No answer came; what the request did is unknown.",
+            "request_id": answer.request_id if answer else "",
+            "reference": batch.idempotency_key,
+            "gone": answer is not None and answer.code == GONE,
+        }
+
+
+def _effect(batch: BatchRecord, action: Action, status: Status) -> str:
+    unknown = UNKNOWN_DELETE if action is Action.DELETE else UNKNOWN_WRITE
+    if batch.status is BatchStatus.UNKNOWN or status is Status.UNSENT:
+        return unknown if batch.repeatable else IN_DOUBT
+    if batch.status is BatchStatus.LATE and batch.repeatable:
+        return unknown
+    if status is Status.REJECTED:
+        return REJECTED
+    if status is Status.IN_DOUBT:
+        return IN_DOUBT
+    return DELETE if action is Action.DELETE else WRITE
+
+
+# State
+
+
+def _load(connection: duckdb.DuckDBPyConnection, scratch: Path, outcomes: list[Path], forgotten: list[Path]) -> None:
+    def files(paths: list[Path]) -> str:
+        return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
+
+    connection.execute(
+        f"CREATE TEMP VIEW events AS SELECT * FROM read_parquet({literal(str(scratch / 'events.parquet'))})"
+    )
+    connection.execute(
+        f"CREATE TEMP VIEW batches AS SELECT * FROM read_parquet({literal(str(scratch / 'batches.parquet'))})"
+    )
+    empty = "(key VARCHAR, match VARCHAR, partition VARCHAR, change VARCHAR, status VARCHAR, source_digest VARCHAR, "
+    empty += "payload_digest VARCHAR, code VARCHAR, reason VARCHAR, remember BOOLEAN, run_id VARCHAR)"
+    if outcomes:
+        connection.execute(
+            "CREATE TEMP VIEW outcomes AS SELECT *, parse_filename(parse_dirpath(filename)) AS run_id "
+            f"FROM read_parquet({files(outcomes)}, filename = true)"
+        )
+    else:
+        connection.execute(f"CREATE TEMP TABLE outcomes {empty}")
+    if forgotten:
+        connection.execute(f"CREATE TEMP VIEW forgotten AS SELECT key FROM read_parquet({files(forgotten)})")
+    else:
+        connection.execute("CREATE TEMP TABLE forgotten (key VARCHAR)")
+    connection.execute(_TOUCHES)
+
+
+# For each match value and each destination id, the last number of what would end or blur an older record that has it.
+_TOUCHES = """
+CREATE TEMP TABLE ended_by_match AS
+    SELECT match, max(number) AS number FROM events WHERE effect = 'write' GROUP BY match;
+CREATE TEMP TABLE ended_by_id AS
+    SELECT destination_id, max(number) AS number FROM events
+    WHERE destination_id IS NOT NULL AND (effect IN ('write', 'delete') OR gone) GROUP BY destination_id;
+CREATE TEMP TABLE ended_by_key AS
+    SELECT key, match, max(number) AS number FROM events WHERE effect = 'delete' GROUP BY key, match;
+CREATE TEMP TABLE blurred_by_match AS
+    SELECT match, max(number) AS number FROM events WHERE effect LIKE 'unknown%' GROUP BY match;
+CREATE TEMP TABLE blurred_by_id AS
+    SELECT destination_id, max(number) AS number FROM events
+    WHERE destination_id IS NOT NULL AND effect LIKE 'unknown%' GROUP BY destination_id;
+CREATE TEMP TABLE written AS
+    SELECT key, match,
+        max(number) AS number,
+        arg_max(partition, number) AS partition,
+        arg_max(effect, number) AS effect,
+        arg_max(source_digest, number) AS source_digest,
+        arg_max(payload_digest, number) AS payload_digest,
+        arg_max(destination_id, number) FILTER (destination_id IS NOT NULL AND effect = 'write') AS acknowledged_id,
+        arg_max(destination_id, number) FILTER (destination_id IS NOT NULL) AS known_id
+    FROM events WHERE effect IN ('write', 'unknown_write') GROUP BY key, match;
+CREATE TEMP TABLE confirmed AS
+    SELECT key, match, any_value(payload_digest) AS payload_digest, any_value(source_digest) AS source_digest,
+        any_value(partition) AS partition
+    FROM outcomes WHERE status = 'unchanged' GROUP BY key, match;
+"""
+
+_SNAPSHOT_AFTER = f"""
+WITH records AS (
+    SELECT s.* FROM snapshot s ANTI JOIN written w ON w.key = s.key AND w.match = s.match
+    UNION ALL BY NAME
+    SELECT w.key, w.match, w.partition,
+        coalesce(w.acknowledged_id, s.destination_id, w.known_id) AS destination_id,
+        CASE w.effect WHEN 'write' THEN w.source_digest END AS source_digest,
+        CASE w.effect WHEN 'write' THEN w.payload_digest END AS payload_digest,
+        w.number
+    FROM written w LEFT JOIN snapshot s ON s.key = w.key AND s.match = w.match
+), judged AS (
+    SELECT r.*,
+        coalesce(bm.number > r.number, false) OR coalesce(bi.number > r.number, false) AS blurred
+    FROM records r
+    LEFT JOIN ended_by_match em ON em.match = r.match
+    LEFT JOIN ended_by_id ei ON ei.destination_id = r.destination_id
+    LEFT JOIN ended_by_key ek ON ek.key = r.key AND ek.match = r.match
+    LEFT JOIN blurred_by_match bm ON bm.match = r.match
+    LEFT JOIN blurred_by_id bi ON bi.destination_id = r.destination_id
+    WHERE NOT coalesce(em.number > r.number, false)
+        AND NOT coalesce(ei.number > r.number, false)
+        AND NOT coalesce(ek.number > r.number, false)
+), confirmed_records AS (
+    SELECT j.key, j.match,
+        CASE WHEN c.key IS NULL THEN j.partition ELSE c.partition END AS partition,
+        j.destination_id,
+        CASE WHEN j.blurred THEN NULL WHEN c.key IS NULL THEN j.source_digest ELSE c.source_digest END
+            AS source_digest,
+        CASE WHEN j.blurred THEN NULL ELSE j.payload_digest END AS payload_digest,
+        j.number
+    FROM judged j
+    LEFT JOIN confirmed c ON c.key = j.key AND c.match = j.match AND c.payload_digest = j.payload_digest
+)
+SELECT {", ".join(map(quote, SNAPSHOT_COLUMNS))} FROM confirmed_records
+"""
+
+_HELD_AFTER = f"""
+WITH last AS (
+    SELECT key,
+        arg_max(match, number) AS match, arg_max(partition, number) AS partition,
+        arg_max(source_digest, number) AS source_digest, arg_max(effect, number) AS effect,
+        arg_max(code, number) AS code, arg_max(reason, number) AS reason,
+        arg_max(reference, number) AS reference, arg_max(closed, number) AS closed,
+        count(*) FILTER (effect = 'rejected') AS rejections
+    FROM events WHERE effect NOT LIKE 'unknown%' GROUP BY key
+), told AS (
+    SELECT key, match, partition, source_digest,
+        CASE effect WHEN 'rejected' THEN 'rejected' WHEN 'in_doubt' THEN 'in_doubt' END AS status,
+        rejections, code, reason, closed, reference
+    FROM last
+    UNION ALL BY NAME
+    SELECT o.key, any_value(o.match) AS match, any_value(o.partition) AS partition,
+        any_value(o.source_digest) AS source_digest,
+        CASE WHEN bool_or(o.status = 'invalid') THEN 'invalid' END AS status, 0 AS rejections,
+        any_value(o.code) AS code, any_value(o.reason) AS reason, getvariable('now') AS closed, '' AS reference
+    FROM outcomes o ANTI JOIN last l ON l.key = o.key
+    WHERE o.key <> '' AND (o.status = 'unchanged' OR o.remember)
+    GROUP BY o.key
+), kept AS (
+    SELECT h.* FROM held h
+    ANTI JOIN told t ON t.key = h.key
+    ANTI JOIN forgotten f ON f.key = h.key
+), news AS (
+    SELECT t.key, t.match, t.partition, t.source_digest, t.status,
+        CAST(coalesce(CASE WHEN h.source_digest = t.source_digest THEN h.attempts END, 0) + t.rejections AS INTEGER)
+            AS attempts,
+        CAST(NULL AS DOUBLE) AS not_before, t.code, t.reason,
+        coalesce(CASE WHEN h.source_digest = t.source_digest THEN h.since END, t.closed) AS since, t.reference
+    FROM told t LEFT JOIN held h ON h.key = t.key
+    WHERE t.status IS NOT NULL
+)
+SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM kept
+UNION ALL BY NAME
+SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM news
+"""
+
+
+def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, events: bool) -> None:
+    """Log files are named by run and range of numbers, so folding again overwrites only itself."""
+    if events:
+        ranges = connection.execute(
+            "SELECT run_id, min(number), max(number) FROM batches GROUP BY run_id ORDER BY run_id"
+        ).fetchall()
+        for run_id, first, last in ranges:
+            folder = home.log_folder(run_id)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, source in (("rows", "events"), ("batches", "batches")):
+                path = folder / f"{name}-{first}-{last}.parquet"
+                query = f"SELECT * FROM {source} WHERE run_id = {literal(run_id)} ORDER BY number"
+                connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+    invalid = connection.execute("SELECT DISTINCT run_id FROM outcomes WHERE status = 'invalid'").fetchall()
+    for (run_id,) in invalid:
+        folder = home.folder / "log" / run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        query = f"SELECT * FROM outcomes WHERE status = 'invalid' AND run_id = {literal(run_id)}"
+        connection.execute(
+            f"COPY ({query}) TO {literal(str(folder / 'invalid.parquet'))} (FORMAT parquet, COMPRESSION zstd)"
+        )

@@ -1,0 +1,168 @@
+"""The embedded home: where a sync's snapshot and held rows live as Parquet files, and the manifest that names them.
+
+The manifest is the state: a file that no manifest names does not exist. It is replaced in one rename.
+
+A snapshot row is one *record* believed to be at the destination, delivered under a primary key. A key has one record,
+except while its match value changes and the answer is not known, or where a record was left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import duckdb
+
+MANIFEST = "manifest.json"
+
+SNAPSHOT_COLUMNS = {
+    "key": "VARCHAR",
+    "match": "VARCHAR",
+    "partition": "VARCHAR",
+    "destination_id": "VARCHAR",
+    "source_digest": "VARCHAR",
+    "payload_digest": "VARCHAR",
+    "number": "BIGINT",
+}
+HELD_COLUMNS = {
+    "key": "VARCHAR",
+    "match": "VARCHAR",
+    "partition": "VARCHAR",
+    "source_digest": "VARCHAR",
+    "status": "VARCHAR",
+    "attempts": "INTEGER",
+    "not_before": "DOUBLE",
+    "code": "VARCHAR",
+    "reason": "VARCHAR",
+    "since": "DOUBLE",
+    "reference": "VARCHAR",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the state contains.
+
+    Attributes:
+        generation: Raised by every fold.
+        last_number: The last batch number that the snapshot contains.
+        snapshot: File name of the snapshot, or "" while there is none.
+        held: File name of the held rows, or "".
+        rows: Records in the snapshot.
+        mapping_digest: The mapping that the newest plan used; "" before the first.
+    """
+
+    generation: int = 0
+    last_number: int = 0
+    snapshot: str = ""
+    held: str = ""
+    rows: int = 0
+    mapping_digest: str = ""
+
+
+def slug(text: str) -> str:
+    """A folder name made of a name or an account id."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "_"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of one sync and account."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, storage: Path, sync: str, account: str) -> Home:
+        return cls(storage / "syncs" / slug(sync) / slug(account))
+
+    def plan_folder(self, run_id: str) -> Path:
+        """Shard and outcome files of one run, until they are folded."""
+        return self.folder / "plans" / slug(run_id)
+
+    def log_folder(self, run_id: str) -> Path:
+        """Sync log of one run."""
+        return self.folder / "log" / slug(run_id)
+
+    def manifest(self) -> Manifest:
+        """The state now; an empty one before the first fold."""
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return Manifest()
+        return Manifest(**json.loads(path.read_text("utf-8")))
+
+    def swap(self, manifest: Manifest) -> None:
+        """Make a manifest the state, durably. The caller holds the lease."""
+        path = self.folder / MANIFEST
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump(asdict(manifest), file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        sync_folder(self.folder)
+
+    def clean(self) -> None:
+        """Delete state files that the manifest does not name (what killed folds and earlier generations left)."""
+        manifest = self.manifest()
+        for path in [*self.folder.glob("snapshot-*"), *self.folder.glob("held-*")]:
+            if path.name not in (manifest.snapshot, manifest.held):
+                path.unlink(missing_ok=True)
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
+        """Make the state readable as the views `snapshot` and `held`."""
+        for view, name, columns in (
+            ("snapshot", manifest.snapshot, SNAPSHOT_COLUMNS),
+            ("held", manifest.held, HELD_COLUMNS),
+        ):
+            if name:
+                source = f"read_parquet({literal(str(self.folder / name))})"
+                connection.execute(
+                    f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {', '.join(map(quote, columns))} FROM {source}"
+                )
+            else:
+                empty = ", ".join(f"CAST(NULL AS {kind}) AS {quote(column)}" for column, kind in columns.items())
+                connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {empty} WHERE false")
+
+
+def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that spills to `scratch`; timestamps with zones read as UTC."""
+    connection = duckdb.connect(
+        config={
+            "temp_directory": str(scratch / ".duckdb"),
+            "memory_limit": "1GB",
+            "preserve_insertion_order": "false",
+            "autoinstall_known_extensions": "false",
+        }
+    )
+    with suppress(duckdb.Error):  # the ICU extension is built in; without it there are no time zones to set
+        connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's content to disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def quote(identifier: str) -> str:
+    """An SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string, for the places that take no parameter (file names in views and COPY)."""
+    return "'" + text.replace("'", "''") + "'"

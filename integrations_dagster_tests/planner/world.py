@@ -1,0 +1,200 @@
+"""A small world to plan in: a model, a destination that keeps records as HubSpot does, and runs that break anywhere.
+
+The destination is a dictionary of records, each with a unique match value; the ledger, the fold and the planner are the
+real ones. Deliveries are driven batch by batch, so that a test can lose any answer before or after it took effect, have
+it arrive late, or end the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from integrations_dagster.ledger.batches import SentRow
+from integrations_dagster.ledger.leases import Lease
+from integrations_dagster.ledger.store import Ledger, OpenBatch
+from integrations_dagster.planner.diff import Diff, Settings, Source, diff
+from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.state import Home
+from integrations_dagster.vocabulary import Action, Change, Outcome, Status, Traffic, Worker
+
+WORKER = Worker("here", 1, 1.0)
+STATE = "contacts@crm"
+REJECTED_NAME = "REJECT"
+"""The destination refuses a row with this name."""
+
+
+class Fate(StrEnum):
+    """What happens to a batch."""
+
+    ANSWERED = "answered"
+    LOST_BEFORE = "lost before it took effect"
+    LOST_AFTER = "lost after it took effect"
+    LATE = "answered after it was given up"
+    DIED = "the run dies before it is sent"
+
+
+@dataclass
+class Crm:
+    """Records by id: (match value, name)."""
+
+    records: dict[str, tuple[str, str]] = field(default_factory=dict)
+    writes: int = 0
+    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def _id_of(self, match: str) -> str | None:
+        return next((i for i, (held, _) in self.records.items() if held == match), None)
+
+    def apply(self, row: SentRow, name: str) -> Outcome:
+        if row.action is Action.DELETE:
+            target = row.destination_id or self._id_of(row.match)
+            if target:
+                self.records.pop(target, None)
+            return Outcome(Status.DELETED)
+        if name == REJECTED_NAME:
+            return Outcome(Status.REJECTED, None, "BAD_NAME", "The name is not accepted.")
+        self.writes += 1
+        found = self._id_of(row.match)
+        if row.action is Action.UPSERT:
+            target = found or str(next(self._ids))
+            self.records[target] = (row.match, name)
+            return Outcome(Status.UPDATED if found else Status.CREATED, target)
+        assert row.destination_id is not None
+        if row.destination_id not in self.records:
+            return Outcome(Status.REJECTED, None, "gone", "The record does not exist.")
+        if found and found != row.destination_id:
+            return Outcome(Status.REJECTED, None, "CONFLICT", f"Record {found} has this value.")
+        self.records[row.destination_id] = (row.match, name)
+        return Outcome(Status.UPDATED, row.destination_id)
+
+    @property
+    def by_match(self) -> dict[str, str]:
+        result = dict(self.records.values())
+        assert len(result) == len(self.records), "the destination holds a match value twice"
+        return result
+
+
+class World:
+    """A sync of (key, email, name) rows."""
+
+    def __init__(self, folder: Path, *, mirror: bool, batch_rows: int = 2, removal_limit: float = 1.0) -> None:
+        self.folder = folder
+        self.mirror = mirror
+        self.batch_rows = batch_rows
+        self.removal_limit = removal_limit
+        self.time = 1000.0
+        self.ledger = Ledger.open(folder, clock=lambda: self.time)
+        self.home = Home(folder / "home")
+        self.crm = Crm()
+        self.late: list[tuple[OpenBatch, tuple[Outcome, ...]]] = []
+        self.runs = 0
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def run(
+        self, model: Mapping[str, tuple[str | None, str]], fate: Callable[[int], Fate] = lambda _index: Fate.ANSWERED
+    ) -> Diff:
+        """One run: fold, plan, deliver each batch to its fate; then fold, unless the run died."""
+        self.runs += 1
+        run_id = f"run-{self.runs}"
+        lease = self.ledger.acquire(STATE, run_id, WORKER, alive=lambda _holder: False)
+        self.time += 100  # every deadline of an earlier run has passed
+        self.ledger.give_up_expired(STATE)
+        self.fold(lease)
+        folder = self.home.plan_folder(run_id)
+        result = diff(self.home, self.home.manifest(), self.source(model), self.settings(), folder)
+        if self._deliver(lease, result, fate):
+            self.fold(lease)
+            self.ledger.release(lease)
+        return result
+
+    def fold(self, lease: Lease) -> None:
+        before = self.home.manifest()
+        self.home.folder.mkdir(parents=True, exist_ok=True)
+        folded = fold(self.home, self.ledger.closed_after(STATE, before.last_number), now=self.time)
+        with self.ledger.guarded(lease):
+            self.home.swap(folded.manifest)
+        self.ledger.clear(STATE, folded.manifest.last_number, lease)
+        self.home.clean()
+        for path in (self.home.folder / "plans").glob("*/*"):
+            path.unlink()
+
+    def answer_late(self) -> None:
+        """All answers that are still on their way arrive."""
+        for batch, outcomes in self.late:
+            self.ledger.complete_batch(batch, outcomes, Traffic())
+        self.late.clear()
+
+    def source(self, model: Mapping[str, tuple[str | None, str]]) -> Source:
+        path = self.folder / f"model-{self.runs}.parquet"
+        table = pa.table(
+            {
+                "key": pa.array(list(model), pa.string()),
+                "email": pa.array([email for email, _ in model.values()], pa.string()),
+                "name": pa.array([name for _, name in model.values()], pa.string()),
+            }
+        )
+        pq.write_table(table, path)
+        return Source({"": [path]}, ("key",), ("email",), ("trim_lower",), ("email", "name"), "m1")
+
+    def settings(self) -> Settings:
+        return Settings("contacts", self.mirror, removal_limit=self.removal_limit, shards=3, shard_rows=3)
+
+    def _deliver(self, lease: Lease, result: Diff, fate: Callable[[int], Fate]) -> bool:
+        index = 0
+        for number, (path, _) in enumerate(result.shards):
+            shard = self.ledger.begin_shard(lease, number, WORKER)
+            accepted: set[str] = set()
+            for rows, names in self._batches(path, accepted):
+                batch = self.ledger.open_batch(shard, rows, idempotency_key="k", repeatable=True, timeout=10)
+                what = fate(index)
+                index += 1
+                if what is Fate.DIED:
+                    return False
+                if what is Fate.LOST_BEFORE:
+                    continue
+                outcomes = tuple(self.crm.apply(row, name) for row, name in zip(rows, names, strict=True))
+                if what is Fate.LATE:
+                    self.late.append((batch, outcomes))
+                elif what is Fate.ANSWERED:
+                    self.ledger.complete_batch(batch, outcomes, Traffic())
+                    accepted |= {r.key for r, o in zip(rows, outcomes, strict=True) if o.status != Status.REJECTED}
+        return True
+
+    def _batches(self, path: Path, accepted: set[str]) -> list[tuple[tuple[SentRow, ...], list[str]]]:
+        """Batches of one action and wave, in order; made lazily, because rows may follow others' acceptance."""
+
+        def generate():  # type: ignore[no-untyped-def]
+            rows = sorted(pq.read_table(path).to_pylist(), key=lambda r: r["ordinal"])
+            for _, group in itertools.groupby(rows, key=lambda r: (r["wave"], r["action"])):
+                members = list(group)
+                for start in range(0, len(members), self.batch_rows):
+                    part = [
+                        r for r in members[start : start + self.batch_rows] if not r["follows"] or r["key"] in accepted
+                    ]
+                    if part:
+                        yield tuple(map(_sent, part)), [r.get("c:name") or "" for r in part]
+
+        return generate()  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _sent(row: Mapping[str, object]) -> SentRow:
+    destination_id = row["destination_id"]
+    return SentRow(
+        int(str(row["ordinal"])),
+        str(row["key"]),
+        str(row["match"]),
+        Change(str(row["change"])),
+        Action(str(row["action"])),
+        str(row["partition"]),
+        None if destination_id is None else str(destination_id),
+        str(row["source_digest"]),
+        str(row.get("c:name")),
+    )
