@@ -50,8 +50,8 @@ class Response:
 
 
 GONE = "gone"
-"""Outcome code of a rejected row whose record no longer exists at the destination: the state forgets the record, so that
-the next run creates it again."""
+"""Outcome code of a rejected row whose record no longer exists at the destination: the state forgets the record, so
+that the next run creates it again."""
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Request, Response, T]
@@ -144,6 +144,13 @@ class Destination(ABC):
 
         Raises (into the engine, from inside the generator): the classes of `errors`. A 2xx is never success by itself.
         """
+
+    def sign(self, request: Request) -> Request:
+        """Make a request ready for this very sending; called before each, repeats included, by what sends it.
+
+        A signature that holds the time of sending is renewed here; body and idempotency key stay.
+        """
+        return request
 
     @abstractmethod
     def identify(self) -> Flow[str] | None:

@@ -34,9 +34,7 @@ class Throttled(DestinationError):
 
     kind = "throttled"
 
-    def __init__(
-        self, reason: str, code: str = "", request_id: str = "", *, wait: float | None = None
-    ) -> None:
+    def __init__(self, reason: str, code: str = "", request_id: str = "", *, wait: float | None = None) -> None:
         super().__init__(reason, code, request_id)
         self.wait = wait
 

@@ -359,7 +359,9 @@ def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
     """Keep only the candidates asked for; returns how many were left out."""
     before = _scalar(connection, "SELECT count(*) FROM candidates")
     if settings.keys:
-        connection.execute("DELETE FROM candidates WHERE NOT list_contains(?, key)", [list(settings.keys)])
+        connection.execute(
+            "DELETE FROM candidates WHERE key NOT IN (SELECT unnest(CAST(? AS VARCHAR[])))", [list(settings.keys)]
+        )
     if settings.limit is not None:
         connection.execute(
             "DELETE FROM candidates WHERE key NOT IN (SELECT key FROM candidates ORDER BY wave, key LIMIT ?)",

@@ -6,7 +6,8 @@ What an event does to the records of the snapshot:
   match value or id is that record under an earlier owner or name, and goes;
 - an acknowledged delete removes the record, by key and match value or by id;
 - an unknown write (or a late answer) leaves its record with unknown digests, and so every other record that it may have
-  touched: the same match value or id; an unknown delete likewise;
+  touched: the same match value or id; an unknown delete likewise, and the ids are forgotten: if the record is gone, the
+  next one with this match value has another;
 - a rejected row changes no record, unless the destination says that the record is gone.
 
 "Older" and "later" are batch numbers, which follow the order in which answers were recorded.
@@ -318,6 +319,18 @@ CREATE TEMP TABLE blurred_by_match AS
 CREATE TEMP TABLE blurred_by_id AS
     SELECT destination_id, max(number) AS number FROM events
     WHERE destination_id IS NOT NULL AND effect LIKE 'unknown%' GROUP BY destination_id;
+CREATE TEMP TABLE lost_by_match AS
+    SELECT match, max(number) AS number FROM events WHERE effect = 'unknown_delete' GROUP BY match;
+CREATE TEMP TABLE lost_by_id AS
+    SELECT destination_id, max(number) AS number FROM events
+    WHERE destination_id IS NOT NULL AND effect = 'unknown_delete' GROUP BY destination_id;
+CREATE TEMP VIEW known AS
+    SELECT s.* REPLACE (
+        CASE WHEN coalesce(lm.number > s.number, false) OR coalesce(li.number > s.number, false) THEN NULL
+            ELSE s.destination_id END AS destination_id)
+    FROM snapshot s
+    LEFT JOIN lost_by_match lm ON lm.match = s.match
+    LEFT JOIN lost_by_id li ON li.destination_id = s.destination_id;
 CREATE TEMP TABLE written AS
     SELECT key, match,
         max(number) AS number,
@@ -336,21 +349,25 @@ CREATE TEMP TABLE confirmed AS
 
 _SNAPSHOT_AFTER = f"""
 WITH records AS (
-    SELECT s.* FROM snapshot s ANTI JOIN written w ON w.key = s.key AND w.match = s.match
+    SELECT s.* FROM known s ANTI JOIN written w ON w.key = s.key AND w.match = s.match
     UNION ALL BY NAME
     SELECT w.key, w.match, w.partition,
         coalesce(w.acknowledged_id, s.destination_id, w.known_id) AS destination_id,
         CASE w.effect WHEN 'write' THEN w.source_digest END AS source_digest,
         CASE w.effect WHEN 'write' THEN w.payload_digest END AS payload_digest,
         w.number
-    FROM written w LEFT JOIN snapshot s ON s.key = w.key AND s.match = w.match
+    FROM written w LEFT JOIN known s ON s.key = w.key AND s.match = w.match
 ), judged AS (
-    SELECT r.*,
+    SELECT r.* REPLACE (
+        CASE WHEN coalesce(lm.number > r.number, false) OR coalesce(li.number > r.number, false) THEN NULL
+            ELSE r.destination_id END AS destination_id),
         coalesce(bm.number > r.number, false) OR coalesce(bi.number > r.number, false) AS blurred
     FROM records r
     LEFT JOIN ended_by_match em ON em.match = r.match
     LEFT JOIN ended_by_id ei ON ei.destination_id = r.destination_id
     LEFT JOIN ended_by_key ek ON ek.key = r.key AND ek.match = r.match
+    LEFT JOIN lost_by_match lm ON lm.match = r.match
+    LEFT JOIN lost_by_id li ON li.destination_id = r.destination_id
     LEFT JOIN blurred_by_match bm ON bm.match = r.match
     LEFT JOIN blurred_by_id bi ON bi.destination_id = r.destination_id
     WHERE NOT coalesce(em.number > r.number, false)

@@ -190,3 +190,12 @@ def test_folding_again_after_a_kill_before_the_clean_up_changes_nothing(world: W
     assert world.run(model).shards == []
     assert pq.read_table(world.home.folder / world.home.manifest().snapshot).sort_by("key").equals(before)
     assert list(world.ledger.closed_after("contacts@crm", 0)) == []
+
+
+def test_a_record_that_may_have_been_deleted_and_was_created_again_is_found_by_its_match_value(mirror: World) -> None:
+    model = {"a": ("x@x.org", "1"), "b": ("y@x.org", "1")}
+    mirror.run(model)
+    mirror.run({"b": ("y@x.org", "1")}, lost_after)
+    mirror.run(model, lost_after)
+    mirror.run({"b": ("y@x.org", "1")})
+    assert mirror.crm.by_match == {"y@x.org": "1"}

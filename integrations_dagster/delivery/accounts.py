@@ -1,0 +1,122 @@
+"""From what YAML says of a target to an account that can be reached: base URL, secrets, identity.
+
+The environment is read here and nowhere else, at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from integrations_dagster.sandbox.endpoint import read_endpoint
+from integrations_dagster.vocabulary import Misconfigured
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """What a target says, with environment variables by name.
+
+    Attributes:
+        destination: Name of the destination in YAML.
+        kind: Its kind.
+        target: Name of the target.
+        sandbox: Whether it is the local sandbox.
+        base_url: Base URL, or None where `base_url_env` names it.
+        token_env: Environment variable of the bearer token.
+        secret_env: Environment variable of the signing secret.
+        timeout: Seconds a request may take.
+    """
+
+    destination: str
+    kind: str
+    target: str
+    sandbox: bool
+    base_url: str | None
+    base_url_env: str | None
+    token_env: str | None
+    secret_env: str | None
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account that requests can be sent to. Secrets are left out of its text form.
+
+    Attributes:
+        identity: What the account is keyed by as far as the settings tell; for real accounts, the destination's
+            `identify` flow adds the portal or organization.
+        base_url: Without a trailing slash.
+        timeout: Seconds a request may take.
+        in_sandbox: Whether it is the local sandbox.
+    """
+
+    identity: str
+    base_url: str
+    timeout: float
+    in_sandbox: bool
+    token: str | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+
+
+def connect(settings: AccountSettings, storage: Path, env: Mapping[str, str]) -> Account:
+    """Resolve an account.
+
+    Raises:
+        Misconfigured: An environment variable is missing, the URL is none, or the sandbox has never been started.
+    """
+    if settings.sandbox:
+        return _sandbox(settings, storage)
+    url = settings.base_url or _variable(settings, settings.base_url_env, "base_url", env)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Misconfigured(
+            f"{_place(settings)}: base_url is not an http(s) URL.",
+            "Write it as https://host/path.",
+        )
+    return Account(
+        # Path and query of a webhook's URL may hold a secret, so only a digest of the whole stands for it.
+        identity=f"{settings.kind}:{parts.hostname}",
+        base_url=url.rstrip("/"),
+        timeout=settings.timeout,
+        in_sandbox=False,
+        token=_variable(settings, settings.token_env, "token", env) if settings.token_env else None,
+        secret=_variable(settings, settings.secret_env, "secret", env) if settings.secret_env else None,
+    )
+
+
+def _sandbox(settings: AccountSettings, storage: Path) -> Account:
+    endpoint = read_endpoint(storage)
+    if endpoint is None:
+        raise Misconfigured(
+            f"{_place(settings)}: the sandbox has never been started for the storage folder {storage}.",
+            "Start it with `make ui` or `integrations sandbox`.",
+        )
+    url = endpoint.url.rstrip("/")
+    return Account(
+        identity=f"{settings.kind}:sandbox:{endpoint.id}",
+        base_url=f"{url}/webhook/{settings.destination}" if settings.kind == "webhook" else url,
+        timeout=settings.timeout,
+        in_sandbox=True,
+        token=endpoint.token,
+        secret=endpoint.secret,
+    )
+
+
+def _place(settings: AccountSettings) -> str:
+    return f"Destination {settings.destination!r}, target {settings.target!r}"
+
+
+def _variable(settings: AccountSettings, name: str | None, setting: str, env: Mapping[str, str]) -> str:
+    if name is None:
+        raise Misconfigured(
+            f"{_place(settings)}: {setting} is not set.", f"Add `{setting}:` to the target in its defs.yaml."
+        )
+    value = env.get(name, "").strip()
+    if not value:
+        raise Misconfigured(
+            f"{_place(settings)}: the environment variable {name} ({setting}) is not set.",
+            f"Set {name} where Dagster's run processes get their environment, and launch the run again.",
+        )
+    return value

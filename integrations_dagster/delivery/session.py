@@ -1,0 +1,127 @@
+"""One HTTP session of one thread: kept-alive connections, bounded time, bounded answers, no surprises."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from integrations_dagster.delivery.accounts import Account
+from integrations_dagster.destinations.base import Request, Response
+from integrations_dagster.destinations.errors import Unavailable
+
+MAX_ANSWER = 32 * 1024 * 1024
+"""Bytes of an answer beyond which it is not read."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds to establish a connection."""
+
+
+class NotSent(Unavailable):
+    """The request did not reach the destination: no connection could be made. It had no effect."""
+
+
+class NoAnswer(Unavailable):
+    """The request was sent, wholly or in part, and no usable answer came: what it did is unknown."""
+
+
+class HttpSession:
+    """Sends requests to one account. One instance belongs to one thread.
+
+    Args:
+        account: Where to, and with which token.
+        auth: "bearer" or "none".
+    """
+
+    def __init__(self, account: Account, auth: str) -> None:
+        self._account = account
+        self._session = requests.Session()
+        # Retries are the engine's, which records each attempt before it is made.
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._session.headers.update({"User-Agent": "integrations-dagster", "Accept": "application/json"})
+        # Merged once: asking the environment for proxies and ~/.netrc on every request costs more than the rest.
+        self._settings = self._session.merge_environment_settings(account.base_url, {}, True, None, None)
+        self._session.trust_env = False
+        if auth == "bearer" and account.token:
+            self._session.headers["Authorization"] = f"Bearer {account.token}"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def send(self, request: Request) -> Response:
+        """Send one request and read its answer whole, whatever its status. Redirects are not followed.
+
+        Raises:
+            NotSent: No connection.
+            NoAnswer: The connection broke, the time was up, or the answer was too long to read.
+        """
+        started = time.monotonic()
+        headers = {"Content-Type": "application/json", **request.headers} if request.body else dict(request.headers)
+        with _translated(self._account):
+            prepared = self._session.prepare_request(
+                requests.Request(request.method, self._account.base_url + request.path, headers, data=request.body)
+            )
+            with self._session.send(
+                prepared,
+                timeout=(min(CONNECT_TIMEOUT, self._account.timeout), self._account.timeout),
+                allow_redirects=False,
+                stream=True,
+                proxies=self._settings["proxies"],
+                verify=self._settings["verify"],
+                cert=self._settings["cert"],
+            ) as answer:
+                body = self._read(answer, started)
+                return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body)
+
+    def _read(self, answer: requests.Response, started: float) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        for part in answer.iter_content(65536):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_ANSWER:
+                raise NoAnswer(
+                    f"The answer is longer than {MAX_ANSWER // 2**20} MB; it was not read.", "ANSWER_TOO_LONG"
+                )
+            if time.monotonic() - started > self._account.timeout:
+                raise NoAnswer(f"The answer took longer than {self._account.timeout:g} s.", "TIMEOUT")
+        return b"".join(parts)
+
+
+@contextmanager
+def _translated(account: Account) -> Iterator[None]:
+    """Turn the HTTP client's errors into ours; their texts may quote URLs, so ours name only the host."""
+    host = account.identity.split(":")[1] if not account.in_sandbox else "the sandbox"
+    try:
+        yield
+    except requests.exceptions.SSLError as error:
+        raise NotSent(f"The TLS certificate of {host} was not accepted.", "TLS") from error
+    except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
+        raise NotSent(f"No connection to {host} within {CONNECT_TIMEOUT:g} s.", "NO_CONNECTION") from error
+    except requests.exceptions.ReadTimeout as error:
+        raise NoAnswer(f"{host} did not answer within {account.timeout:g} s.", "TIMEOUT") from error
+    except requests.exceptions.ConnectionError as error:
+        if _never_connected(error):
+            raise NotSent(f"No connection to {host}: nothing answers there.", "NO_CONNECTION") from error
+        raise NoAnswer(f"The connection to {host} broke before it answered.", "CONNECTION_BROKE") from error
+    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
+        raise NoAnswer(f"The answer of {host} broke off or could not be decoded.", "BROKEN_ANSWER") from error
+
+
+def _never_connected(error: BaseException) -> bool:
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, urllib3.exceptions.NewConnectionError):
+            return True
+        reason = getattr(seen, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else None
+        if inner is None and seen.args and isinstance(seen.args[0], BaseException):
+            inner = seen.args[0]
+        seen = inner
+    return False

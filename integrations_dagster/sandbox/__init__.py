@@ -1,0 +1,1 @@
+"""Local stand-ins of the destinations, for the demo, tests and rehearsal. Loopback only."""

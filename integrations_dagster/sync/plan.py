@@ -1,0 +1,269 @@
+"""plan: take the lease, fold what earlier runs left, find the candidates, cut them into shards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from integrations_dagster.planner.diff import Diff, Settings, Source, diff
+from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.state import Home, Manifest
+from integrations_dagster.sync.account import Connected, connect_account, identify
+from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.mapping import Mapper
+from integrations_dagster.sync.results import ModelVersion, Plan, Shard
+from integrations_dagster.sync.spec import ModelSpec, SyncSpec
+from integrations_dagster.sync.state import (
+    HeldState,
+    drop_plans,
+    fold_into,
+    state_key,
+    wait_for_open_batches,
+)
+from integrations_dagster.sync.versions import in_use, newest_version
+from integrations_dagster.vocabulary import Action, Counts, Misconfigured, Mode, Partition, Row, Status
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What a launch may say.
+
+    Attributes:
+        limit: Candidates at the most; None for all. Such a run never removes.
+        keys: Only these primary keys, as text; empty for all. Such a run never removes.
+        allow_removals: Lift the removal guard for this run.
+    """
+
+    limit: int | None = None
+    keys: tuple[str, ...] = ()
+    allow_removals: bool = False
+
+
+def plan(
+    sync: SyncSpec,
+    ctx: RunContext,
+    partitions: Sequence[Partition] = (),
+    options: PlanOptions | None = None,
+    *,
+    known: bool = True,
+) -> Plan:
+    """Plan a run; on return it holds the sync's lease, which `record` gives back.
+
+    Args:
+        partitions: The partitions to compare; empty for an unpartitioned model.
+        options: What the launch said.
+        known: Whether an orchestrator knows the run.
+
+    Raises:
+        ledger.leases.RunHolds (a LeaseHeld): Another live run holds the sync.
+        GuardTripped: A safety limit; nothing was sent.
+        Misconfigured: Something in YAML, SQL, environment or account; nothing was sent.
+        DestinationUnavailable: The destination does not answer; nothing was sent.
+    """
+    options = options or PlanOptions()
+    connected = connect_account(sync, ctx)
+    account = identify(sync, ctx, connected)
+    key = state_key(sync, account)
+    lease = ctx.ledger.acquire(key, ctx.run_id, ctx.worker, alive=ctx.alive, known=known)
+    home = Home.of(ctx.storage, sync.name, account)
+    try:
+        wait_for_open_batches(sync, ctx, key)
+        started = time.monotonic()
+        previous = home.manifest()
+        manifest = fold_into(ctx, HeldState(lease, home), mapping_digest=sync.mapping_digest)
+        drop_plans(home)
+        folder = home.plan_folder(ctx.run_id)
+        with _versions(sync.model, ctx, partitions) as versions:
+            source = _source(sync, connected, versions)
+            result = diff(home, manifest, source, _settings(sync, connected, options), folder)
+        shards = tuple(
+            Shard(ctx.run_id, index, str(path), rows, lease.fence, account, len(result.shards))
+            for index, (path, rows) in enumerate(result.shards)
+        )
+        made = Plan(
+            run_id=ctx.run_id,
+            account=account,
+            fence=lease.fence,
+            counts=result.counts,
+            shards=shards,
+            versions=versions,
+            seconds=time.monotonic() - started,
+            notes=_notes(sync, ctx, previous, manifest, result, versions),
+        )
+        (folder / "plan.json").write_text(json.dumps(made.as_dict()), "utf-8")
+        return made
+    except BaseException:
+        # Whatever ends a plan ends the run: its lease must not outlive it.
+        with contextlib.suppress(Exception):
+            shutil.rmtree(home.plan_folder(ctx.run_id), ignore_errors=True)
+            ctx.ledger.release(lease)
+        raise
+
+
+@contextlib.contextmanager
+def _versions(model: ModelSpec, ctx: RunContext, partitions: Sequence[Partition]) -> Iterator[tuple[ModelVersion, ...]]:
+    """The newest version of the model (of each partition), kept from clean-up while it is read."""
+    with contextlib.ExitStack() as stack:
+        found: list[ModelVersion] = []
+        for partition in [p.key for p in partitions] or [""]:
+            version = newest_version(ctx.storage, model.name, partition)
+            if version is None:
+                which = f"partition {partition} of model" if partition else "model"
+                raise Misconfigured(
+                    f"The {which} {model.name!r} has not been materialized.",
+                    "Materialize it first, or run the sync's job, which queries the model and then syncs.",
+                )
+            stack.enter_context(in_use(version))
+            found.append(version)
+        yield tuple(found)
+
+
+def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersion]) -> Source:
+    available = {name for name, _ in versions[0].columns}
+    missing = [column for column in (*sync.model.primary_key, *sync.columns) if column not in available]
+    if missing:
+        raise Misconfigured(
+            f"Sync {sync.name!r} ({sync.source}) uses the column(s) {', '.join(map(repr, missing))}, which "
+            f"{sync.model.sql_path.name} does not return.",
+            f"It returns: {', '.join(name for name, _ in versions[0].columns)}.",
+        )
+    return Source(
+        files={v.partition: sorted(Path(v.path).glob("part-*.parquet")) for v in versions},
+        primary_key=sync.model.primary_key,
+        match=tuple(sync.match.values()),
+        normalization=tuple(connected.destination.match_normalization(sync.object, field) for field in sync.match),
+        columns=sync.columns,
+        mapping_digest=sync.mapping_digest,
+    )
+
+
+def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions) -> Settings:
+    rows = sync.batch_rows or connected.destination.limits(sync.object, Action.UPSERT).rows
+    return Settings(
+        sync=sync.name,
+        removes=sync.mode is Mode.MIRROR,
+        removal_limit=sync.removal_limit,
+        allow_removals=options.allow_removals,
+        shards=sync.shards,
+        # A further write op must save more than the second that a step costs.
+        shard_rows=20 * rows,
+        limit=options.limit,
+        keys=options.keys,
+    )
+
+
+def _notes(
+    sync: SyncSpec,
+    ctx: RunContext,
+    previous: Manifest,
+    manifest: Manifest,
+    result: Diff,
+    versions: Sequence[ModelVersion],
+) -> tuple[str, ...]:
+    notes: list[str] = []
+    if manifest.rows == 0:
+        notes.append("Nothing is known to be delivered to this account yet: every valid row is new.")
+    elif previous.mapping_digest and previous.mapping_digest != sync.mapping_digest:
+        notes.append("The mapping has changed: every row is mapped anew, and those whose payload differs are sent.")
+    if result.left_behind:
+        some = ", ".join(result.left_behind[:5])
+        notes.append(
+            f"{len(result.left_behind)} record(s) stay at the destination under a match value that their row has left "
+            f"(mode upsert deletes nothing): {some}{', ...' if len(result.left_behind) > 5 else ''}."
+        )
+    age = ctx.ledger.now() - min(version.started for version in versions)
+    if age > 3600:
+        notes.append(f"The model was queried {age / 3600:.1f} hours ago.")
+    return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a preview."""
+
+    key: str
+    action: str
+    match: str
+    payload: Mapping[str, Any]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do now."""
+
+    account: str
+    counts: Counts
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...]
+    to_send: int
+    unchanged_payload: int
+    invalid: int
+
+
+def preview(
+    sync: SyncSpec,
+    ctx: RunContext,
+    partitions: Sequence[Partition] = (),
+    options: PlanOptions | None = None,
+    *,
+    samples: int = 5,
+) -> Preview:
+    """Compute what a run would send, without lease, without changing state, without sending.
+
+    Batches whose answer is still awaited count as unknown, so their rows would be sent again.
+    """
+    options = options or PlanOptions()
+    connected = connect_account(sync, ctx)
+    account = identify(sync, ctx, connected)
+    key = state_key(sync, account)
+    home = Home.of(ctx.storage, sync.name, account)
+    previous = home.manifest()
+    with tempfile.TemporaryDirectory(prefix="integrations-preview-") as text:
+        folder = Path(text)
+        batches = ctx.ledger.closed_after(key, previous.last_number)
+        folded = fold(home, batches, now=ctx.ledger.now(), write_log=False, folder=folder / "state")
+        if not folded.changed or not folded.manifest.generation > previous.generation:
+            state, manifest = home, previous
+        else:
+            state, manifest = Home(folder / "state"), folded.manifest
+        with _versions(sync.model, ctx, partitions) as versions:
+            source = _source(sync, connected, versions)
+            result = diff(state, manifest, source, _settings(sync, connected, options), folder / "plan")
+            notes = _notes(sync, ctx, previous, manifest, result, versions)
+        return _sampled(sync, connected, account, result, notes, samples)
+
+
+def _sampled(
+    sync: SyncSpec, connected: Connected, account: str, result: Diff, notes: tuple[str, ...], wanted: int
+) -> Preview:
+    limits = connected.destination.limits(sync.object, Action.UPSERT)
+    mapper = Mapper(sync, connected.destination, limits.row_bytes)
+    samples: list[Sample] = []
+    tally = {Status.UNCHANGED: 0, Status.INVALID: 0}
+    to_send = 0
+    for path, _rows in result.shards:
+        for batch in pq.ParquetFile(path).iter_batches(2000):
+            for mapped in mapper.map(batch):
+                if mapped.outcome is None:
+                    to_send += 1
+                    if len(samples) < wanted:
+                        samples.append(_sample(mapped.row))
+                else:
+                    tally[mapped.outcome.status] += 1
+    return Preview(
+        account, result.counts, tuple(samples), notes, to_send, tally[Status.UNCHANGED], tally[Status.INVALID]
+    )
+
+
+def _sample(row: Row) -> Sample:
+    return Sample(row.key, f"{row.change} ({row.action})", row.match, row.payload)

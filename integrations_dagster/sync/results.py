@@ -1,0 +1,197 @@
+"""What query, plan, write and record hand to each other: small, JSON-ready values; rows stay in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from integrations_dagster.vocabulary import Counts, Status, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One materialization of a model (of one of its partitions): immutable files.
+
+    Attributes:
+        model: Name of the model.
+        partition: Partition key, or "".
+        name: Start of the query in UTC and the run, sortable: "20260801T120000.000000Z-<run>".
+        path: Absolute folder of the Parquet files.
+        started: Start of the query, seconds since the epoch.
+        seconds: Duration of the query, written files included.
+        rows: Rows queried.
+        columns: (name, warehouse type) in order.
+        sql: The text that ran.
+    """
+
+    model: str
+    partition: str
+    name: str
+    path: str
+    started: float
+    seconds: float
+    rows: int
+    columns: tuple[tuple[str, str], ...]
+    sql: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelVersion:
+        return cls(**{**data, "columns": tuple((n, t) for n, t in data["columns"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The part of a run's candidates that one write op delivers.
+
+    Attributes:
+        run_id: The run that planned it.
+        index: 0, 1, ...
+        path: Absolute path of its Parquet file.
+        candidates: Rows in it.
+        fence: The lease's fence that the run holds.
+        account: The destination account's id, as the state is keyed by it.
+        of: Shards of the run; the account's requests in flight are divided among them.
+    """
+
+    run_id: str
+    index: int
+    path: str
+    candidates: int
+    fence: int
+    account: str
+    of: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Shard:
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is going to do.
+
+    Attributes:
+        run_id: The run.
+        account: The destination account's id.
+        fence: The lease's fence.
+        counts: Counts of candidates and of the rest.
+        shards: Shards to write; may be empty.
+        versions: Model versions read (one for each partition).
+        seconds: Duration of the plan, waiting excluded.
+        notes: Sentences for a person: an account without state, a changed mapping, records left behind, old data.
+    """
+
+    run_id: str
+    account: str
+    fence: int
+    counts: Counts
+    shards: tuple[Shard, ...]
+    versions: tuple[ModelVersion, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **{k: getattr(self, k) for k in ("run_id", "account", "fence", "seconds")},
+            "counts": self.counts.as_dict(),
+            "shards": [s.as_dict() for s in self.shards],
+            "versions": [v.as_dict() for v in self.versions],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        return cls(
+            run_id=data["run_id"],
+            account=data["account"],
+            fence=data["fence"],
+            counts=Counts(**data["counts"]),
+            shards=tuple(Shard.from_dict(s) for s in data["shards"]),
+            versions=tuple(ModelVersion.from_dict(v) for v in data["versions"]),
+            seconds=data["seconds"],
+            notes=tuple(data["notes"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a write op is: rows with an outcome so far, of `total`; seconds since its start."""
+
+    shard: int
+    done: int
+    total: int
+    rejected: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSummary:
+    """What a write op tells `record`.
+
+    Attributes:
+        shard: Index of the shard.
+        stopped: Why it stopped before its end ("" if it did not), a sentence with the remedy.
+        seconds: Duration of the op.
+    """
+
+    shard: int
+    stopped: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> WriteSummary:
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A rejected, invalid or in-doubt row, for people."""
+
+    key: str
+    status: Status
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The final account of a run.
+
+    Attributes:
+        counts: Final counts: candidates found unchanged or invalid by `write` are counted there.
+        outcomes: Candidates by status; every candidate of the plan is in exactly one.
+        traffic: Requests and what they cost.
+        bad_rows: The first rejected, invalid and in-doubt rows (100 at the most).
+        reasons: The most frequent reasons of rejected rows, most frequent first.
+        failures: Why the run fails; empty if it succeeds.
+        write_seconds: Wall time from the start of the first write op to the end of the last.
+        record_seconds: Duration of `record`.
+        notes: Sentences for a person (records left behind, held rows).
+        candidates: Rows that the write ops were given.
+    """
+
+    counts: Counts
+    outcomes: Mapping[Status, int]
+    traffic: Traffic
+    bad_rows: tuple[BadRow, ...]
+    reasons: tuple[tuple[str, int], ...]
+    failures: tuple[str, ...]
+    write_seconds: float
+    record_seconds: float
+    notes: tuple[str, ...] = ()
+    candidates: int = 0
+
+    @property
+    def rejected_share(self) -> float:
+        """Rejected rows as a share of the run's candidates (0 to 1)."""
+        return self.outcomes.get(Status.REJECTED, 0) / self.candidates if self.candidates else 0.0

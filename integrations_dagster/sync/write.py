@@ -1,0 +1,250 @@
+"""write: deliver one shard. Every trouble at the destination becomes an outcome; nothing of it is raised."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from integrations_dagster.delivery.engine import RetrySettings
+from integrations_dagster.delivery.sender import Sender, Sending
+from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
+from integrations_dagster.ledger.leases import Lease
+from integrations_dagster.ledger.store import OpenBatch
+from integrations_dagster.sync.account import connect_account
+from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.mapping import Mapped, Mapper
+from integrations_dagster.sync.outcomes import OutcomeFile
+from integrations_dagster.sync.packer import Packer
+from integrations_dagster.sync.pool import Pool
+from integrations_dagster.sync.results import Progress, Shard, WriteSummary
+from integrations_dagster.sync.spec import SyncSpec
+from integrations_dagster.sync.state import state_key
+from integrations_dagster.vocabulary import SUCCEEDED, Action, Outcome, Row, Status
+
+DRAIN = 10.0
+"""Seconds that requests in flight are given when the run is cancelled."""
+READ_ROWS = 2000
+"""Rows read from the shard file at a time."""
+PROGRESS_EVERY = 5.0
+"""Seconds between two reports of progress."""
+REPLACEMENT = Outcome(
+    Status.REJECTED,
+    None,
+    "REPLACEMENT_NOT_ACCEPTED",
+    "The record is kept, because the row that replaces it was not accepted.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A batch on its way to a sender; `continued` is the open record of a dead attempt."""
+
+    action: Action
+    rows: tuple[Row, ...]
+    continued: OpenBatch | None = None
+
+
+@dataclass(slots=True)
+class _Earlier:
+    """What earlier, dead attempts of this write op have done.
+
+    Attributes:
+        settled: Ordinal to outcome of rows that are not sent again.
+        continued: Ordinal to the open batch that is sent again under its own record.
+        collected: Rows of such a batch, by its id, until it is whole.
+    """
+
+    settled: dict[int, Outcome] = field(default_factory=dict)
+    continued: dict[int, BatchRecord] = field(default_factory=dict)
+    collected: dict[int, list[Row]] = field(default_factory=dict)
+
+
+def write(
+    sync: SyncSpec,
+    ctx: RunContext,
+    shard: Shard,
+    progress: Callable[[Progress], None] = lambda _progress: None,
+    *,
+    retry: RetrySettings | None = None,
+) -> WriteSummary:
+    """Deliver a shard; may be called again for a shard whose earlier attempt died.
+
+    Args:
+        progress: Told every few seconds, from this thread.
+        retry: How long to try; the default is for real destinations.
+
+    Raises:
+        Misconfigured: The account cannot be resolved any more.
+        LeaseLost: The run does not hold the sync any more.
+        BaseException: What interrupted the op; requests in flight are drained for at most ten seconds before.
+    """
+    return _Write(sync, ctx, shard, progress, retry).run()
+
+
+class _Write:
+    def __init__(
+        self,
+        sync: SyncSpec,
+        ctx: RunContext,
+        shard: Shard,
+        progress: Callable[[Progress], None],
+        retry: RetrySettings | None,
+    ) -> None:
+        self._sync = sync
+        self._ctx = ctx
+        self._shard = shard
+        self._progress = progress
+        self._retry = retry
+        self._connected = connect_account(sync, ctx)
+        lease = Lease(state_key(sync, shard.account), shard.run_id, shard.fence)
+        self._lease = ctx.ledger.begin_shard(lease, shard.index, ctx.worker)
+        self._sending = Sending(threading.Event())
+        destination = self._connected.destination
+        limits = {action: destination.limits(sync.object, action) for action in Action}
+        self._mapper = Mapper(sync, destination, limits[Action.UPSERT].row_bytes)
+        self._packer = Packer(limits, sync.batch_rows)
+        senders = max(1, math.ceil(sync.destination.in_flight / shard.of))
+        self._pool: Pool[_Item] = Pool(senders, self._sender)
+        self._outcomes = OutcomeFile(Path(shard.path).parent, shard.index, self._lease.fence)
+        followed = pq.read_table(shard.path, columns=["key"], filters=[("follows", "==", True)])
+        self._followed = frozenset(followed.column("key").to_pylist())
+        self._accepted: set[str] = set()
+        self._lock = threading.Lock()
+        self._done = 0
+        self._rejected = 0
+        self._started = time.monotonic()
+        self._last_tick = self._started
+
+    def run(self) -> WriteSummary:
+        try:
+            self._feed(self._earlier())
+            self._pool.finish(self._tick)
+            self._outcomes.finish()
+        except BaseException:
+            # Cancelled or broken: send nothing new; what is in flight gets time to be answered and recorded.
+            self._sending.halt("The run was cancelled.")
+            self._pool.abandon(DRAIN)
+            self._outcomes.abandon()
+            raise
+        self._tell()
+        return WriteSummary(self._shard.index, self._sending.reason, time.monotonic() - self._started)
+
+    # Earlier attempts of this op
+
+    def _earlier(self) -> _Earlier:
+        for batch in self._ctx.ledger.shard_batches(self._lease):
+            if batch.status is BatchStatus.OPEN and not batch.repeatable:
+                self._await_answer(batch)
+        earlier, again = _Earlier(), 0
+        for batch in self._ctx.ledger.shard_batches(self._lease):
+            if batch.status is BatchStatus.COMPLETED:
+                earlier.settled.update((r.ordinal, o) for r, o in zip(batch.rows, batch.outcomes, strict=True))
+            elif batch.status is BatchStatus.UNKNOWN and not batch.repeatable:
+                earlier.settled.update((row.ordinal, Outcome(Status.IN_DOUBT)) for row in batch.rows)
+            elif batch.status is BatchStatus.OPEN:
+                again += 1
+                earlier.continued.update((row.ordinal, batch) for row in batch.rows)
+        if earlier.settled or again:
+            self._ctx.log(
+                f"Shard {self._shard.index}: an earlier attempt settled {len(earlier.settled):,} rows, which are not "
+                f"sent again; {again} batch(es) without an answer are."
+            )
+        return earlier
+
+    def _await_answer(self, batch: BatchRecord) -> None:
+        """The dead attempt's request must not be repeated, and may take effect until its deadline."""
+        state = self._lease.lease.state_key
+        while self._ctx.ledger.now() <= batch.deadline and not self._ctx.stop.wait(0.1):
+            if all(other.id != batch.id for other in self._ctx.ledger.open_batches(state)):
+                return
+        self._ctx.ledger.give_up_expired(state)
+
+    # Feeding
+
+    def _feed(self, earlier: _Earlier) -> None:
+        wave = 0
+        for rows in pq.ParquetFile(self._shard.path).iter_batches(READ_ROWS):
+            for mapped in self._mapper.map(rows):
+                if mapped.wave != wave:
+                    self._put_rest()
+                    self._pool.settle(self._tick)
+                    wave = mapped.wave
+                if self._sending.stop.is_set():
+                    return
+                self._take(mapped, earlier)
+            self._tick()
+        self._put_rest()
+
+    def _take(self, mapped: Mapped, earlier: _Earlier) -> None:
+        row = mapped.row
+        if row.ordinal in earlier.settled:
+            self._count((row,), (earlier.settled[row.ordinal],))
+        elif mapped.outcome is not None:
+            self._settle(row, mapped.outcome)
+        elif mapped.follows and row.key not in self._accepted:
+            self._settle(row, REPLACEMENT)
+        elif row.ordinal in earlier.continued:
+            batch = earlier.continued[row.ordinal]
+            collected = earlier.collected.setdefault(batch.id, [])
+            collected.append(row)
+            if len(collected) == len(batch.rows):
+                self._pool.put(_Item(row.action, tuple(collected), self._continued(batch)), self._tick)
+        else:
+            for action, rows in self._packer.add(row):
+                self._pool.put(_Item(action, rows), self._tick)
+
+    def _put_rest(self) -> None:
+        for action, rows in self._packer.rest():
+            self._pool.put(_Item(action, rows), self._tick)
+
+    def _continued(self, batch: BatchRecord) -> OpenBatch:
+        return OpenBatch(
+            batch.id, self._lease, batch.attempt, batch.idempotency_key, True, batch.rows, 0.0, batch.deadline
+        )
+
+    def _settle(self, row: Row, outcome: Outcome) -> None:
+        self._outcomes.add(row, outcome)
+        self._count((row,), (outcome,))
+
+    def _sender(self) -> tuple[Callable[[_Item], None], Callable[[], None]]:
+        sender = Sender(
+            sync=self._sync.name,
+            object_=self._sync.object,
+            match_fields=tuple(self._sync.match),
+            destination=self._connected.destination,
+            account=self._connected.account,
+            ledger=self._ctx.ledger,
+            shard=self._lease,
+            sending=self._sending,
+            told=self._count,
+            retry=self._retry,
+        )
+        return lambda item: sender.send(item.action, item.rows, item.continued), sender.close
+
+    # Telling
+
+    def _count(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+        with self._lock:
+            for row, outcome in zip(rows, outcomes, strict=True):
+                if outcome.status in SUCCEEDED and row.key in self._followed:
+                    self._accepted.add(row.key)
+                self._rejected += outcome.status is Status.REJECTED
+            self._done += len(rows)
+
+    def _tick(self) -> None:
+        if self._ctx.stop.is_set() and not self._sending.stop.is_set():
+            self._sending.halt("The run was cancelled.")
+            self._ctx.log(f"Shard {self._shard.index}: cancelled; nothing new is sent.")
+        if time.monotonic() - self._last_tick >= PROGRESS_EVERY:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._last_tick = time.monotonic()
+        seconds = self._last_tick - self._started
+        self._progress(Progress(self._shard.index, self._done, self._shard.candidates, self._rejected, seconds))

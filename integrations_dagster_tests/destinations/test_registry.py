@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.registry import KINDS, create
+from integrations_dagster.destinations.webhook import Webhook
+from integrations_dagster.vocabulary import Misconfigured
+
+
+def test_kinds_are_named_as_their_classes_say() -> None:
+    assert dict(KINDS) == {"hubspot": HubSpot, "webhook": Webhook}
+    assert isinstance(create("hubspot"), HubSpot)
+    assert isinstance(create("webhook", {"secret": "s"}), Webhook)
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("Hubspot", "'hubspot'"), ("web_hook", "'webhook'")])
+def test_an_unknown_kind_names_the_near_miss_and_the_known(kind: str, hint: str) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        create(kind)
+    assert f"Did you mean {hint}?" in caught.value.remedy
+    assert "hubspot, webhook" in caught.value.remedy
+
+
+def test_a_far_miss_gets_no_hint() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        create("salesforce")
+    assert "Did you mean" not in caught.value.remedy
+
+
+def test_destinations_import_nothing_that_does_io() -> None:
+    code = "import sys, integrations_dagster.destinations.registry as r; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"requests", "urllib3", "dagster", "pandas", "sqlalchemy", "duckdb", "pyarrow"}.isdisjoint(loaded)

@@ -1,0 +1,167 @@
+"""Runs syncs for real, without Dagster: a DuckDB warehouse, the sandbox over HTTP, the SQLite ledger, all phases."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psutil
+
+from integrations_dagster.delivery.engine import RetrySettings
+from integrations_dagster.ledger.leases import Holder
+from integrations_dagster.ledger.store import Ledger
+from integrations_dagster.sandbox.client import SandboxClient
+from integrations_dagster.sandbox.endpoint import Endpoint
+from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.plan import PlanOptions, plan
+from integrations_dagster.sync.query import run_query
+from integrations_dagster.sync.record import record
+from integrations_dagster.sync.results import Plan, Progress, RunReport, Shard, WriteSummary
+from integrations_dagster.sync.spec import (
+    DestinationSpec,
+    FieldSpec,
+    ModelSpec,
+    SyncSpec,
+    TargetSpec,
+    WarehouseSpec,
+)
+from integrations_dagster.sync.write import write
+from integrations_dagster.vocabulary import Mode, Partition, Worker
+
+FAST = RetrySettings(attempts=3, base=0.01, cap=0.05, patience=5.0)
+
+
+def this_process() -> Worker:
+    process = psutil.Process()
+    return Worker("test-host", process.pid, process.create_time())
+
+
+class Bench:
+    """One storage folder with its warehouse, sandbox and ledger."""
+
+    def __init__(self, folder: Path, endpoint: Endpoint) -> None:
+        self.folder = folder
+        self.endpoint = endpoint
+        self.client = SandboxClient(endpoint)
+        self.warehouse = folder / "warehouse.duckdb"
+        self.ledger = Ledger.open(folder)
+        self.logged: list[str] = []
+        self.env: dict[str, str] = {}
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def load(self, table: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+        """Replace a table of the warehouse."""
+        declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+        with duckdb.connect(str(self.warehouse)) as connection:
+            connection.execute(f"CREATE OR REPLACE TABLE {table} ({declared})")
+            if rows:
+                marks = ", ".join("?" for _ in columns)
+                connection.executemany(
+                    f"INSERT INTO {table} VALUES ({marks})", [[row.get(name) for name in columns] for row in rows]
+                )
+
+    def model(self, name: str, sql: str, *key: str, partitioned: bool = False) -> ModelSpec:
+        path = self.folder / f"{name}.sql"
+        path.write_text(sql, "utf-8")
+        return ModelSpec(name, path, key or ("id",), WarehouseSpec("warehouse", "duckdb", self.warehouse), partitioned)
+
+    def crm(self, timeout: float = 5.0, in_flight: int = 4) -> DestinationSpec:
+        """The sandbox's HubSpot; `timeout` in seconds."""
+        return DestinationSpec("crm", "hubspot", TargetSpec("sandbox", sandbox=True), timeout, in_flight)
+
+    def contacts(self, model: ModelSpec, mode: Mode = Mode.UPSERT, **changes: Any) -> SyncSpec:
+        """A sync of (id, email, firstname) to HubSpot contacts."""
+        spec = SyncSpec(
+            name="contacts",
+            model=model,
+            destination=self.crm(),
+            object="contacts",
+            mode=mode,
+            match={"email": "email"},
+            fields=(FieldSpec("email", "email"), FieldSpec("firstname", "firstname")),
+            source="defs/contacts/defs.yaml:1",
+        )
+        return dataclasses.replace(spec, **changes)
+
+    def context(self, run_id: str | None = None) -> RunContext:
+        return RunContext(
+            storage=self.folder,
+            ledger=self.ledger,
+            run_id=run_id or f"run-{uuid.uuid4().hex[:8]}",
+            worker=this_process(),
+            alive=alive,
+            log=self.logged.append,
+            env=self.env,
+        )
+
+    def query(self, model: ModelSpec, partitions: Sequence[Partition] = ()) -> None:
+        run_query(model, self.folder, f"query-{uuid.uuid4().hex[:8]}", partitions, log=self.logged.append)
+
+    def plan(
+        self, sync: SyncSpec, ctx: RunContext, partitions: Sequence[Partition] = (), options: PlanOptions | None = None
+    ) -> Plan:
+        self.query(sync.model, partitions)
+        return plan(sync, ctx, partitions, options)
+
+    def write(self, sync: SyncSpec, ctx: RunContext, shards: Sequence[Shard]) -> list[WriteSummary]:
+        results: dict[int, WriteSummary] = {}
+        errors: list[BaseException] = []
+
+        def one(shard: Shard) -> None:
+            try:
+                results[shard.index] = write(sync, ctx, shard, _ignore, retry=FAST)
+            except BaseException as error:  # noqa: BLE001 (raised below)
+                errors.append(error)
+
+        threads = [threading.Thread(target=one, args=(shard,)) for shard in shards]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return [results[shard.index] for shard in shards]
+
+    def run(
+        self,
+        sync: SyncSpec,
+        partitions: Sequence[Partition] = (),
+        options: PlanOptions | None = None,
+        ctx: RunContext | None = None,
+    ) -> RunReport:
+        """Query, plan, write, record. Checks on the way what must hold in every run: that the counts add up."""
+        ctx = ctx or self.context()
+        made = self.plan(sync, ctx, partitions, options)
+        report = record(sync, ctx, made, self.write(sync, ctx, made.shards))
+        assert report.counts.adds_up(), report.counts
+        assert sum(report.outcomes.values()) == report.candidates, report.outcomes
+        return report
+
+    def emails(self) -> dict[str, str | None]:
+        """What HubSpot holds: email to first name."""
+        return {
+            record["properties"]["email"]: record["properties"].get("firstname")
+            for record in self.client.records("contacts")
+        }
+
+
+def alive(holder: Holder) -> bool:
+    """Whether the holder's process lives."""
+    with suppress(psutil.Error):
+        return abs(psutil.Process(holder.worker.pid).create_time() - holder.worker.started) < 1 and (
+            holder.worker.pid != os.getpid()
+        )
+    return False
+
+
+def _ignore(_progress: Progress) -> None:
+    return None
