@@ -91,8 +91,8 @@ TABLE: tuple[ErrorEntry, ...] = (
         message=r"non-unique .*property|idProperty",
     ),
     ErrorEntry("400", TooLarge, "The batch has more rows than HubSpot takes.", message=r"number of inputs|batch size"),
-    ErrorEntry("400", PoisonedBatch, "HubSpot refused the whole batch because of some of its rows."),
-    ErrorEntry("409", PoisonedBatch, "HubSpot refused the whole batch because of a conflict of some of its rows."),
+    ErrorEntry("400", PoisonedBatch, "HubSpot refused the batch for what is in it."),
+    ErrorEntry("409", PoisonedBatch, "HubSpot refused the batch for a conflict with what it holds."),
     ErrorEntry("408", Unavailable, "HubSpot did not receive the request in time."),
     ErrorEntry(
         "4xx",

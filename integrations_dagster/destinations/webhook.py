@@ -44,8 +44,8 @@ TABLE: tuple[ErrorEntry, ...] = (
     ),
     ErrorEntry("413", TooLarge, "The delivery is larger than the receiver takes."),
     ErrorEntry("429", Throttled, "The receiver asks to be sent less."),
-    ErrorEntry("400", PoisonedBatch, "The receiver refused the delivery because of some of its rows."),
-    ErrorEntry("422", PoisonedBatch, "The receiver refused the delivery because of some of its rows."),
+    ErrorEntry("400", PoisonedBatch, "The receiver refused the delivery for what is in it."),
+    ErrorEntry("422", PoisonedBatch, "The receiver refused the delivery for what is in it."),
     ErrorEntry("408", Unavailable, "The receiver did not get the delivery in time."),
     ErrorEntry(
         "4xx",
@@ -73,7 +73,7 @@ class Webhook(Destination):
     Args:
         secrets: "secret": "whsec_" and base64, or any other text, whose UTF-8 bytes are the key. Without it deliveries
             are not signed.
-        clock: Seconds since the epoch, read once for each request that is signed.
+        clock: Seconds since the epoch, read once for each sending.
 
     Raises:
         Misconfigured: The secret begins with "whsec_" and is not base64.
@@ -124,7 +124,7 @@ class Webhook(Destination):
                 "sync": batch.sync,
             }
         )
-        yield self.sign(Request("POST", "", body, {"webhook-id": batch.idempotency_key}))
+        yield Request("POST", "", body, {"webhook-id": batch.idempotency_key})
         return [Outcome(_taken(row)) for row in batch.rows]
 
     def sign(self, request: Request) -> Request:

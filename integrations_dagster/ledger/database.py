@@ -29,7 +29,9 @@ class Database:
         self._clock = clock
         # One writer at a time within the process: SQLite's busy handler sleeps and starves threads.
         self._writing = threading.Lock()
-        metadata.create_all(engine)
+        # Within a transaction, because several processes may open a new ledger at once.
+        with self._transaction() as tx:
+            metadata.create_all(tx)
 
     @classmethod
     def open(cls, storage: Path, *, clock: Callable[[], float] = time.time) -> Self:
@@ -43,8 +45,6 @@ class Database:
             f"sqlite:///{storage / LEDGER_FILE}", pool_size=8, max_overflow=64, connect_args={"timeout": 60}
         )
         sa.event.listen(engine, "connect", _configure_sqlite)
-        # Reads and writes of a transaction see one state, and two writers never deadlock on an upgrade.
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         ledger = cls(engine, clock=clock)
         ledger._refuse_second_host(storage)
         return ledger
@@ -60,6 +60,9 @@ class Database:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self._writing, self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                # What the transaction reads cannot change until it has written, and two writers never deadlock.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     def _refuse_second_host(self, storage: Path) -> None:
@@ -80,7 +83,7 @@ class Database:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # Autocommit mode: SQLAlchemy's begin event says BEGIN IMMEDIATE itself.
+    # Autocommit mode: transactions say BEGIN IMMEDIATE themselves, and a read takes no lock that writers wait for.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")

@@ -112,6 +112,8 @@ class Leases(Database):
                 current = tx.execute(
                     sa.select(leases.c.fence).where(leases.c.state_key == state_key).with_for_update()
                 ).scalar()
+                # What runs before this one left: their attempts are fenced off by the lease itself.
+                tx.execute(shards.delete().where(shards.c.state_key == state_key, shards.c.run_id != run_id))
                 if current is None:
                     tx.execute(leases.insert().values(state_key=state_key, **values))
                 elif holder is not None and current == holder.fence:

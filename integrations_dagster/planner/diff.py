@@ -105,7 +105,7 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         _load_model(connection, source)
         _check_keys(connection, settings.sync, source)
         counts = Counts(queried=_scalar(connection, "SELECT count(*) FROM model"))
-        _judge(connection, bool(source.match))
+        _judge(connection, bool(source.match), ", ".join(literal(partition) for partition in source.files))
         counts.invalid = _scalar(connection, "SELECT count(*) FROM bad") + _scalar(
             connection, "SELECT count(*) FROM compared WHERE verdict = 'invalid'"
         )
@@ -203,7 +203,7 @@ def _check_keys(connection: duckdb.DuckDBPyConnection, sync: str, source: Source
 # Verdicts
 
 
-def _judge(connection: duckdb.DuckDBPyConnection, has_match: bool) -> None:
+def _judge(connection: duckdb.DuckDBPyConnection, has_match: bool, partitions: str) -> None:
     """Tables `bad` (rows invalid for their keys) and `compared` (all other rows, with a verdict)."""
     doubles = (
         """SELECT match, min(key) AS first_key, max(key) AS last_key FROM model
@@ -212,16 +212,27 @@ def _judge(connection: duckdb.DuckDBPyConnection, has_match: bool) -> None:
         else "SELECT NULL::VARCHAR AS match, NULL::VARCHAR AS first_key, NULL::VARCHAR AS last_key WHERE false"
     )
     connection.execute(f"CREATE TEMP TABLE doubles AS {doubles}")
+    # A partitioned model is compared in parts: the rows of the other parts are known by their records.
+    elsewhere = (
+        f"""SELECT m.key, any_value(s.key) AS other, any_value(s.partition) AS partition
+        FROM model m JOIN snapshot s ON s.match = m.match AND s.key <> m.key AND s.partition NOT IN ({partitions})
+        WHERE m.key IS NOT NULL AND s.key NOT IN (SELECT key FROM model WHERE key IS NOT NULL) GROUP BY m.key"""
+        if has_match and partitions != "''"
+        else "SELECT NULL::VARCHAR AS key, NULL::VARCHAR AS other, NULL::VARCHAR AS partition WHERE false"
+    )
+    connection.execute(f"CREATE TEMP TABLE elsewhere AS {elsewhere}")
     connection.execute(
         """CREATE TEMP TABLE bad AS SELECT m.*,
             CASE WHEN m.key IS NULL THEN 'NULL_KEY' WHEN m.match IS NULL THEN 'NO_MATCH_VALUE'
                 ELSE 'DOUBLE_MATCH_VALUE' END AS code,
             CASE WHEN m.key IS NULL THEN 'The primary key is null.'
                 WHEN m.match IS NULL THEN 'The match value is null or empty.'
+                WHEN d.match IS NULL THEN 'The row with the key ' || e.other || ' of partition ' || e.partition
+                    || ' was delivered with the same match value; this one is not sent.'
                 ELSE 'The row with the key ' || CASE WHEN d.first_key = m.key THEN d.last_key ELSE d.first_key END
                     || ' has the same match value; neither is sent.' END AS reason
-        FROM model m LEFT JOIN doubles d ON d.match = m.match
-        WHERE m.key IS NULL OR m.match IS NULL OR d.match IS NOT NULL"""
+        FROM model m LEFT JOIN doubles d ON d.match = m.match LEFT JOIN elsewhere e ON e.key = m.key
+        WHERE m.key IS NULL OR m.match IS NULL OR d.match IS NOT NULL OR e.key IS NOT NULL"""
     )
     # A key's own record is the one with its match value; failing that, the newest one it has.
     connection.execute(
@@ -241,7 +252,8 @@ def _judge(connection: duckdb.DuckDBPyConnection, has_match: bool) -> None:
                 WHEN h.status = 'invalid' AND h.source_digest = g.digest THEN 'invalid'
                 WHEN own.source_digest = g.digest AND own.partition = g.partition AND h.key IS NULL THEN 'unchanged'
                 WHEN own.key IS NULL AND older.key IS NULL THEN 'added'
-                ELSE 'changed' END AS verdict
+                ELSE 'changed' END AS verdict,
+            coalesce(h.status = 'rejected' AND h.source_digest = g.digest, false) AS again
         FROM good g
         LEFT JOIN snapshot own ON own.key = g.key AND own.match = g.match
         LEFT JOIN older ON own.key IS NULL AND older.key = g.key
@@ -258,7 +270,7 @@ def _find_candidates(
 ) -> list[str]:
     connection.execute(
         f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, destination_id, payload_digest,
-            verdict AS change, '{Action.UPSERT}' AS action, 0 AS wave, false AS linked, false AS follows
+            verdict AS change, '{Action.UPSERT}' AS action, 0 AS wave, false AS linked, false AS follows, again
         FROM compared WHERE verdict IN ('added', 'changed')"""
     )
     # Records that a candidate's key has under other match values than its row has now.
@@ -350,8 +362,9 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
         f"""UPDATE candidates SET linked = true WHERE key IN (SELECT key FROM removals WHERE NOT missing);
         INSERT INTO candidates
         SELECT r.key, r.match, r.partition, coalesce(r.source_digest, ''), r.destination_id, NULL, '{Change.REMOVED}',
-            '{Action.DELETE}', r.wave, NOT r.missing, NOT r.missing AND c.key IS NOT NULL
-        FROM removals r LEFT JOIN candidates c ON c.key = r.key"""
+            '{Action.DELETE}', r.wave, NOT r.missing, NOT r.missing AND c.key IS NOT NULL, h.key IS NOT NULL
+        FROM removals r LEFT JOIN candidates c ON c.key = r.key
+            LEFT JOIN held h ON h.key = r.key AND h.status = 'rejected'"""
     )
 
 
@@ -391,7 +404,7 @@ def _write_shards(
         connection.execute(
             f"""COPY (
             SELECT row_number() OVER (ORDER BY c.wave, c.action, c.key, c.match) - 1 AS ordinal,
-                c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.destination_id,
+                c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.again, c.destination_id,
                 c.digest AS source_digest, c.payload_digest AS known_payload_digest{columns}
             FROM cut c LEFT JOIN files f
                 ON c.change <> '{Change.REMOVED}' AND {_prefixed_key(source.primary_key)} = c.key

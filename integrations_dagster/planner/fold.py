@@ -39,7 +39,7 @@ from integrations_dagster.planner.state import (
     slug,
     sync_file,
 )
-from integrations_dagster.vocabulary import Action, Status
+from integrations_dagster.vocabulary import Action, Outcome, Status
 
 WRITE, DELETE, UNKNOWN_WRITE, UNKNOWN_DELETE, REJECTED, IN_DOUBT, NOTHING = (
     "write",
@@ -199,10 +199,9 @@ def _write_events(scratch: Path, batches: Iterable[BatchRecord], last: int) -> t
         pq.ParquetWriter(scratch / "batches.parquet", BATCHES) as log,
     ):
         for chunk in _chunks(batches, 500):
-            rows = [row for batch in chunk for row in _events(batch)]
-            events.write_table(pa.Table.from_pylist(rows, schema=EVENTS))
+            events.write_table(_events(chunk))
             log.write_table(pa.Table.from_pylist([_batch_row(batch) for batch in chunk], schema=BATCHES))
-            count += len(rows)
+            count += sum(len(batch.rows) for batch in chunk)
             assert chunk[-1].number is not None
             last = max(last, chunk[-1].number)
     return last, count
@@ -234,33 +233,39 @@ def _batch_row(batch: BatchRecord) -> dict[str, Any]:
     }
 
 
-def _events(batch: BatchRecord) -> Iterator[dict[str, Any]]:
-    for index, row in enumerate(batch.rows):
-        answer = batch.outcomes[index] if batch.outcomes else None
-        status = answer.status if answer else (Status.UNSENT if batch.repeatable else Status.IN_DOUBT)
-        yield {
-            "number": batch.number,
-            "run_id": batch.run_id,
-            "shard": batch.shard,
-            "ordinal": row.ordinal,
-            "closed": batch.closed,
-            "effect": _effect(batch, row.action, status),
-            "late": batch.status is BatchStatus.LATE,
-            "key": row.key,
-            "match": row.match,
-            "partition": row.partition,
-            "change": row.change.value,
-            "action": row.action.value,
-            "outcome": status.value,
-            "destination_id": (answer.destination_id if answer else None) or row.destination_id,
-            "source_digest": row.source_digest,
-            "payload_digest": row.payload_digest,
-            "code": answer.code if answer else "NO_ANSWER",
-            "reason": answer.reason if answer else "No answer came; what the request did is unknown.",
-            "request_id": answer.request_id if answer else "",
-            "reference": batch.idempotency_key,
-            "gone": answer is not None and answer.code == GONE,
+def _events(chunk: list[BatchRecord]) -> pa.Table:
+    """The rows of several batches as events; built a column at a time, because this is done for every row sent."""
+    columns: dict[str, list[Any]] = {name: [] for name in EVENTS.names}
+    for batch in chunk:
+        count = len(batch.rows)
+        answers = batch.outcomes or (_NO_ANSWER if batch.repeatable else _DOUBT,) * count
+        effects = {
+            (action, status): _effect(batch, action, status)
+            for action, status in {(row.action, answer.status) for row, answer in zip(batch.rows, answers, strict=True)}
         }
+        for name, value in (
+            ("number", batch.number),
+            ("run_id", batch.run_id),
+            ("shard", batch.shard),
+            ("closed", batch.closed),
+            ("late", batch.status is BatchStatus.LATE),
+            ("reference", batch.idempotency_key),
+        ):
+            columns[name] += [value] * count
+        for row, answer in zip(batch.rows, answers, strict=True):
+            columns["effect"].append(effects[row.action, answer.status])
+            columns["destination_id"].append(answer.destination_id or row.destination_id)
+        for name in ("ordinal", "key", "match", "partition", "change", "action", "source_digest", "payload_digest"):
+            columns[name] += [getattr(row, name) for row in batch.rows]
+        columns["outcome"] += [answer.status for answer in answers]
+        for name in ("code", "reason", "request_id"):
+            columns[name] += [getattr(answer, name) for answer in answers]
+        columns["gone"] += [answer.code == GONE for answer in answers]
+    return pa.table(columns, schema=EVENTS)
+
+
+_NO_ANSWER = Outcome(Status.UNSENT, None, "NO_ANSWER", "No answer came; what the request did is unknown.")
+_DOUBT = Outcome(Status.IN_DOUBT, None, _NO_ANSWER.code, _NO_ANSWER.reason)
 
 
 def _effect(batch: BatchRecord, action: Action, status: Status) -> str:

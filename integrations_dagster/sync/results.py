@@ -178,6 +178,8 @@ class RunReport:
         record_seconds: Duration of `record`.
         notes: Sentences for a person (records left behind, held rows).
         candidates: Rows that the write ops were given.
+        rejected_share: Rejected rows as a share (0 to 1) of the candidates that were new or had changed: rows that were
+            rejected before and are only tried again do not count, so that a quiet run is not all failure.
     """
 
     counts: Counts
@@ -190,8 +192,4 @@ class RunReport:
     record_seconds: float
     notes: tuple[str, ...] = ()
     candidates: int = 0
-
-    @property
-    def rejected_share(self) -> float:
-        """Rejected rows as a share of the run's candidates (0 to 1)."""
-        return self.outcomes.get(Status.REJECTED, 0) / self.candidates if self.candidates else 0.0
+    rejected_share: float = 0.0

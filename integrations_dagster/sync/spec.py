@@ -115,7 +115,7 @@ class SyncSpec:
         match: Target field to model column; empty: the primary key is the match value.
         batch_rows: Rows of one request, or None for the destination's limit.
         shards: Write ops at the most.
-        fail_rejected_above: Share of the run's candidates (0 to 1), above which rejected rows fail the run.
+        fail_rejected_above: Share (0 to 1) of the new and changed rows, above which rejected ones fail the run.
         removal_limit: Share of the snapshot (0 to 1) that a mirror may remove in one run.
         source: "path:line" of the YAML, for messages.
     """

@@ -26,7 +26,7 @@ MOMENT = "2026-08-01T12:00:00.000Z"
 
 
 def drive(destination: Destination, flow: Flow[T], answers: Sequence[Response]) -> tuple[T, list[Request]]:
-    """Run a flow to its end as the engine does: classify each answer, then hand it in.
+    """Run a flow to its end as the engine does: sign each request, classify its answer, then hand it in.
 
     Raises:
         DestinationError: From the error table or from the flow.
@@ -37,6 +37,7 @@ def drive(destination: Destination, flow: Flow[T], answers: Sequence[Response]) 
     try:
         request = next(flow)
         while True:
+            request = destination.sign(request)
             requests.append(request)
             check_request(request)
             assert left, f"an unexpected request: {request.method} {request.path}"

@@ -1,0 +1,202 @@
+"""The account of a run, from the sync log and the outcome files; kept as `report.json` beside the log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from integrations_dagster.planner.fold import outcome_files
+from integrations_dagster.planner.state import Home, literal
+from integrations_dagster.sync.results import BadRow, Plan, RunReport, WriteSummary
+from integrations_dagster.sync.spec import SyncSpec
+from integrations_dagster.vocabulary import Change, Counts, Status, Traffic
+
+BAD_ROWS = 100
+"""Rows that the account names."""
+REPORT = "report.json"
+
+
+def make_report(sync: SyncSpec, home: Home, plan: Plan, parts: Sequence[WriteSummary], started: float) -> RunReport:
+    """Make the account of a run whose batches have been folded and whose plan folder is still there.
+
+    Args:
+        started: `time.monotonic()` at the start of `record`.
+    """
+    with duckdb.connect() as connection:
+        _attach(connection, home, plan.run_id)
+        tally = {
+            (change, status): count
+            for change, status, count in connection.execute(
+                "SELECT change, status, count(*) FROM final GROUP BY ALL"
+            ).fetchall()
+        }
+        bad = connection.execute(
+            """SELECT key, status, code, reason FROM (
+                SELECT key, status, code, reason FROM final
+                UNION ALL BY NAME SELECT key, status, code, reason FROM planned
+            ) WHERE list_contains($order, status) ORDER BY list_position($order, status), key LIMIT $most""",
+            {"order": ["rejected", "in_doubt", "unsent", "invalid"], "most": BAD_ROWS},
+        ).fetchall()
+        again, rejected_again = _tried_again(connection, plan)
+        unsent = connection.execute(
+            """SELECT any_value(reason), count(*) AS n FROM final WHERE status = 'unsent' AND reason <> ''
+            GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 3"""
+        ).fetchall()
+        reasons = connection.execute(
+            """SELECT any_value(reason), count(*) AS n FROM final WHERE status = 'rejected'
+            GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 10"""
+        ).fetchall()
+        traffic = Traffic.total(
+            json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall() if text != "{}"
+        )
+    counts, outcomes = _settle(plan, tally)
+    candidates = sum(shard.candidates for shard in plan.shards)
+    fresh = candidates - again
+    share = (outcomes[Status.REJECTED] - rejected_again) / fresh if fresh else 0.0
+    return RunReport(
+        counts=counts,
+        outcomes=outcomes,
+        traffic=traffic,
+        bad_rows=tuple(BadRow(key or "(null)", Status(status), code, reason) for key, status, code, reason in bad),
+        reasons=tuple((reason, count) for reason, count in reasons),
+        failures=_failures(sync, candidates, parts, outcomes, unsent, share),
+        write_seconds=max((part.seconds for part in parts), default=0.0),
+        record_seconds=time.monotonic() - started,
+        notes=plan.notes,
+        candidates=candidates,
+        rejected_share=share,
+    )
+
+
+def _tried_again(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int, int]:
+    """How many candidates were rejected before and have not changed since, and how many of them were rejected again."""
+    again = rejected = 0
+    for shard in plan.shards:
+        source = f"SELECT ordinal FROM read_parquet({literal(shard.path)}) WHERE again"
+        row = connection.execute(
+            f"""SELECT count(*), count(f.ordinal) FROM ({source}) a
+            LEFT JOIN final f ON f.shard = ? AND f.ordinal = a.ordinal AND f.status = 'rejected'""",
+            [shard.index],
+        ).fetchone()
+        assert row is not None
+        again, rejected = again + row[0], rejected + row[1]
+    return again, rejected
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> None:
+    """Views: `final` (each candidate that has an outcome, with its last), `planned` (rows the plan found invalid),
+    `sent` (batches)."""
+    log, folder = home.log_folder(run_id), home.plan_folder(run_id)
+    rows = sorted(log.glob("rows-*.parquet"))
+    batches = sorted(log.glob("batches-*.parquet"))
+    outcomes = [path for path in outcome_files(folder) if "-plan-" not in path.name]
+    planned = [path for path in outcome_files(folder) if "-plan-" in path.name]
+
+    def view(name: str, paths: list[Path], columns: str, otherwise: str) -> None:
+        files = ", ".join(literal(str(path)) for path in paths)
+        source = f"SELECT {columns} FROM read_parquet([{files}])" if paths else f"SELECT {otherwise} WHERE false"
+        connection.execute(f"CREATE TEMP VIEW {name} AS {source}")
+
+    nothing = "0 AS shard, 0 AS ordinal, 0 AS number, '' AS key, '' AS change, '' AS status, '' AS code, '' AS reason"
+    view(
+        "answered",
+        rows,
+        "shard, ordinal, number, key, change, outcome AS status, code, reason, late",
+        f"{nothing}, false AS late",
+    )
+    view("settled", outcomes, "ordinal, key, change, status, code, reason", nothing)
+    view("planned", planned, "key, change, status, code, reason", nothing)
+    view("sent", batches, "traffic", "'' AS traffic")
+    connection.execute(
+        """CREATE TEMP VIEW final AS
+        SELECT shard, ordinal, key, change, status, code, reason FROM answered WHERE NOT late
+        QUALIFY row_number() OVER (PARTITION BY shard, ordinal ORDER BY number DESC) = 1
+        UNION ALL BY NAME SELECT -1 AS shard, ordinal, key, change, status, code, reason FROM settled"""
+    )
+
+
+def _settle(plan: Plan, tally: dict[tuple[str, str], int]) -> tuple[Counts, dict[Status, int]]:
+    """Final counts: a candidate that turned out unchanged or invalid is counted there."""
+    outcomes = {status: sum(n for (_, s), n in tally.items() if s == status) for status in Status}
+    candidates = sum(shard.candidates for shard in plan.shards)
+    outcomes[Status.UNSENT] += candidates - sum(outcomes.values())
+    counts = Counts(**plan.counts.as_dict())
+    for change in (Change.ADDED, Change.CHANGED):
+        unchanged = tally.get((change, Status.UNCHANGED), 0)
+        invalid = tally.get((change, Status.INVALID), 0)
+        setattr(counts, change, getattr(counts, change) - unchanged - invalid)
+        counts.unchanged += unchanged
+        counts.invalid += invalid
+    return counts, outcomes
+
+
+def _failures(
+    sync: SyncSpec,
+    candidates: int,
+    parts: Sequence[WriteSummary],
+    outcomes: dict[Status, int],
+    reasons: Sequence[tuple[str, int]],
+    share: float,
+) -> tuple[str, ...]:
+    failures = list(dict.fromkeys(part.stopped for part in parts if part.stopped))
+    if unsent := outcomes[Status.UNSENT]:
+        why = "" if failures else "".join(f" {reason} ({count:,} rows)" for reason, count in reasons)
+        failures.append(
+            f"{unsent:,} of {candidates:,} rows were not delivered.{why} Nothing is lost: a new run delivers them."
+        )
+    limit = sync.fail_rejected_above
+    if limit is not None and share > limit:
+        failures.append(
+            f"{outcomes[Status.REJECTED]:,} of {candidates:,} rows were rejected; of the rows that were new or had "
+            f"changed {share:.1%}, more than fail_when allows ({limit:.1%}). They are held and tried again by the next "
+            "run."
+        )
+    return tuple(failures)
+
+
+def write_report(home: Home, run_id: str, report: RunReport) -> None:
+    """Keep the account; the file appears whole."""
+    data: dict[str, Any] = {
+        "counts": report.counts.as_dict(),
+        "outcomes": {str(status): count for status, count in report.outcomes.items()},
+        "traffic": report.traffic.as_dict(),
+        "bad_rows": [[b.key, b.status, b.code, b.reason] for b in report.bad_rows],
+        "reasons": report.reasons,
+        "failures": report.failures,
+        "write_seconds": report.write_seconds,
+        "record_seconds": report.record_seconds,
+        "notes": report.notes,
+        "candidates": report.candidates,
+        "rejected_share": report.rejected_share,
+    }
+    path = home.log_folder(run_id) / REPORT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(data), "utf-8")
+    draft.replace(path)
+
+
+def read_report(home: Home, run_id: str) -> RunReport | None:
+    """The account of a run that has been recorded; None before."""
+    path = home.log_folder(run_id) / REPORT
+    if not path.exists():
+        return None
+    data = json.loads(path.read_text("utf-8"))
+    return RunReport(
+        counts=Counts(**data["counts"]),
+        outcomes={Status(status): count for status, count in data["outcomes"].items()},
+        traffic=Traffic(**data["traffic"]),
+        bad_rows=tuple(BadRow(key, Status(status), code, reason) for key, status, code, reason in data["bad_rows"]),
+        reasons=tuple((reason, count) for reason, count in data["reasons"]),
+        failures=tuple(data["failures"]),
+        write_seconds=data["write_seconds"],
+        record_seconds=data["record_seconds"],
+        notes=tuple(data["notes"]),
+        candidates=data["candidates"],
+        rejected_share=data["rejected_share"],
+    )
