@@ -1,0 +1,129 @@
+"""What the components of a project call each other: models, destinations and warehouses by name, over all folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import dagster as dg
+from dagster import ComponentTree
+
+from integrations_dagster.components.attributes import YamlComponent, near
+from integrations_dagster.components.destination import SANDBOX, Destination
+from integrations_dagster.components.model import Model
+from integrations_dagster.components.sync import Sync
+from integrations_dagster.components.tree import IsolatingTree
+from integrations_dagster.components.warehouse import Warehouse
+from integrations_dagster.sync.spec import ModelSpec, SyncSpec, WarehouseSpec
+from integrations_dagster.vocabulary import Misconfigured
+
+C = TypeVar("C", bound=YamlComponent)
+
+
+def target_in_force() -> str:
+    """The target that INTEGRATIONS_TARGET picks, `sandbox` by default."""
+    return os.environ.get("INTEGRATIONS_TARGET") or SANDBOX
+
+
+class Names:
+    """The components of a project and what their names mean.
+
+    Args:
+        tree: The project's component tree; loads every component of this package in it.
+    """
+
+    def __init__(self, tree: ComponentTree) -> None:
+        self._root = tree.project_root.absolute()
+        everything = tree.get_all_components(of_type=YamlComponent)  # type: ignore[type-abstract]
+        self.warehouses: Sequence[Warehouse] = [c for c in everything if isinstance(c, Warehouse)]
+        self.models: Sequence[Model] = [c for c in everything if isinstance(c, Model)]
+        self.destinations: Sequence[Destination] = [c for c in everything if isinstance(c, Destination)]
+        self.syncs: Sequence[Sync] = [c for c in everything if isinstance(c, Sync)]
+        self._tree = tree
+
+    @classmethod
+    def of(cls, tree: ComponentTree) -> Names:
+        """The names of a tree, read once: each of its components asks."""
+        names = tree.__dict__.get("_integrations_names")
+        if not isinstance(names, Names):
+            names = tree.__dict__["_integrations_names"] = cls(tree)
+        return names
+
+    @property
+    def shares_jobs(self) -> bool:
+        """Whether jobs come from the first sync, not from the loader."""
+        return not isinstance(self._tree, IsolatingTree)
+
+    def check(self, component: YamlComponent) -> None:
+        """Check a component as far as the others allow it.
+
+        Raises:
+            Misconfigured: Another component has its name, or a name in it is unknown, or it is wrong in itself.
+        """
+        others: Sequence[YamlComponent] = {
+            Warehouse: self.warehouses,
+            Destination: self.destinations,
+        }.get(type(component), [*self.models, *self.syncs])
+        for other in others:
+            if other is not component and other.identity == component.identity:
+                raise component.error(
+                    "name", f"is taken by the {other.label} ({other.place or 'made in Python'}).", "Rename one of them."
+                )
+        if isinstance(component, Model):
+            self.model_spec(component)
+        if isinstance(component, Sync):
+            self.sync_spec(component)
+
+    def warehouse_spec(self, warehouse: Warehouse) -> WarehouseSpec:
+        return warehouse.spec(self._root)
+
+    def model_spec(self, model: Model) -> ModelSpec:
+        warehouse = self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
+        return model.spec(self._root, self.warehouse_spec(warehouse))
+
+    def sync_spec(self, sync: Sync) -> SyncSpec:
+        """The sync as plain values, for the target in force."""
+        model = self._find(sync, "model", sync.model_name, self.models, "Model")
+        destination = self._find(sync, "destination", sync.destination, self.destinations, "Destination")
+        try:
+            model_spec = self.model_spec(model)
+        except Misconfigured as error:
+            raise sync.error("model", f'"{sync.model_name}" is broken: {error.message}', error.remedy) from error
+        try:
+            destination_spec = destination.spec(target_in_force())
+        except Misconfigured as error:
+            raise sync.error("destination", f"cannot be used: {error.message}", error.remedy) from error
+        return sync.spec(model_spec, destination_spec)
+
+    def sync_specs(self) -> list[SyncSpec]:
+        return [self.sync_spec(sync) for sync in self.syncs]
+
+    def partitions_def(self, model: str) -> dg.PartitionsDefinition | None:
+        return next(m.partitions_def() for m in self.models if m.identity == model)
+
+    def partitions(self) -> dict[str, dg.PartitionsDefinition | None]:
+        """Partitions by name of the model."""
+        return {model.identity: model.partitions_def() for model in self.models}
+
+    def _find(self, asks: YamlComponent, key: str, name: str, known: Iterable[C], type_: str) -> C:
+        names = {component.identity: component for component in known}
+        if name in names:
+            return names[name]
+        there = f"{near(name, names)}Known: {', '.join(sorted(names)) or 'none'}."
+        broken = self._tree.broken_with(name) if isinstance(self._tree, IsolatingTree) else ""
+        raise asks.error(
+            key,
+            f'"{name}" is no {key} of this project.',
+            f"{broken}{there} Fix the name, or define it in any folder of defs/: `type: integrations_dagster.{type_}`.",
+        )
+
+
+def shared_definitions(
+    syncs: Sequence[SyncSpec], partitions: Mapping[str, dg.PartitionsDefinition | None]
+) -> dg.Definitions:
+    """Jobs, schedules, sensors and alerts of all syncs of a project."""
+    from integrations_dagster.orchestration.alerts import alert_definitions
+    from integrations_dagster.orchestration.jobs import job_definitions
+
+    return dg.Definitions.merge(job_definitions(syncs, partitions), alert_definitions(syncs))

@@ -1,0 +1,99 @@
+"""Commented examples: what `dg scaffold defs integrations_dagster.Sync NAME` writes."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import ClassVar
+
+import dagster as dg
+from dagster.components.component_scaffolding import scaffold_component
+
+HEADER = "type: {type}\n\nattributes:\n"
+
+
+class ExampleScaffolder(dg.Scaffolder):
+    """Writes a defs.yaml in which each key is explained; `{name}` is the name of its folder."""
+
+    example: ClassVar[str]
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        if request.scaffold_format != "yaml":
+            scaffold_component(request)
+            return
+        file = request.target_path if request.append else request.target_path / "defs.yaml"
+        folder = file.parent
+        name = re.sub(r"\W", "_", folder.name)
+        text = HEADER.format(type=request.type_name)
+        text += textwrap.indent(textwrap.dedent(self.example).strip("\n").replace("{name}", name), "  ") + "\n"
+        if request.append:
+            text = f"{file.read_text(encoding='utf-8').rstrip()}\n---\n{text}"
+        file.write_text(text, encoding="utf-8")
+        if request.project_root is not None:
+            self.beside(request.project_root, name)
+
+    def beside(self, project_root: Path, name: str) -> None:
+        """Write what the example refers to, where it is missing."""
+
+
+class WarehouseScaffolder(ExampleScaffolder):
+    example = """
+        name: {name}              # a model's `warehouse:` names it; a model without one uses "warehouse"
+        kind: duckdb
+        path: warehouse.duckdb    # relative to the project; opened read-only, and briefly
+    """
+
+
+class ModelScaffolder(ExampleScaffolder):
+    example = """
+        sql: {name}.sql           # in the folder sql/ of the project; one SELECT
+        primary_key: id           # a column, or a list of columns
+        # warehouse: warehouse    # which warehouse it queries
+        # name: {name}            # default: the file's name
+        # partitions:             # the SQL then selects the rows from $partition_start to $partition_end
+        #   daily: {start: "2026-01-01"}
+    """
+
+    def beside(self, project_root: Path, name: str) -> None:
+        file = project_root / "sql" / f"{name}.sql"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("-- One row for each id.\nSELECT 1 AS id\n", encoding="utf-8")
+
+
+class DestinationScaffolder(ExampleScaffolder):
+    example = """
+        name: {name}              # a sync's `destination:` names it
+        kind: hubspot             # or webhook
+        targets:                  # accounts; INTEGRATIONS_TARGET picks one
+          sandbox: {sandbox: true}  # the default: the local sandbox
+          # prod:
+          #   base_url: https://api.hubapi.com
+          #   token: {env: HUBSPOT_TOKEN}  # a webhook takes no token but may take `secret: {env: NAME}`
+          #   schedules: true     # schedules of its syncs start running by default
+        # timeout: 30             # seconds of a request
+        # in_flight: 16           # requests at once, over all shards
+    """
+
+
+class SyncScaffolder(ExampleScaffolder):
+    example = """
+        name: {name}              # its asset; its state hangs on this name
+        model: customers          # a Model of any folder
+        destination: crm          # a Destination of any folder
+        object: contacts          # what the rows become there
+        mode: upsert              # upsert: create and update; mirror: also remove
+        match: {email: email}     # how the destination recognizes a record: its field, and the model's column
+        fields:                   # field of the destination: column of the model
+          firstname: first_name
+          lastname: {column: last_name}
+          lead_source: {value: warehouse}  # a constant
+        # batch: {rows: 100}      # rows of a request; default: as many as the destination takes
+        # shards: 4               # parallel write steps, at the most 32
+        # schedule: "*/15 * * * *"
+        # trigger: model          # run whenever the model was materialized by something else
+        # fail_when: {rejected_above: 5%}
+        # alerts: {slack: "#crm", when: {rejected_above: 1%}}
+        # removal_limit: 20%      # mirror only: what one run may remove
+    """

@@ -1,0 +1,253 @@
+"""`Sync` in YAML."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import dagster as dg
+from dagster._utils.schedules import is_valid_cron_schedule
+from pydantic import BeforeValidator, Field, model_validator
+
+from integrations_dagster.components.attributes import (
+    TEMPLATE,
+    AlsoTakes,
+    Keys,
+    NotBuilt,
+    Share,
+    YamlComponent,
+    mistake,
+    near,
+    problem,
+)
+from integrations_dagster.components.scaffold import SyncScaffolder
+from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, ModelSpec, SyncSpec
+from integrations_dagster.vocabulary import MODES_BUILT, Action, Misconfigured, Mode
+
+if TYPE_CHECKING:
+    from integrations_dagster.components.names import Names
+
+SHARDS_LIMIT = 32
+REMOVAL_LIMIT = 0.2
+LIMITS_PLANNED = dict.fromkeys(("invalid_above", "in_doubt_above"), "Built: rejected_above.")
+CHANGES_FOUND = "Changes are found by DuckDB, beside the storage folder."
+NULLS = "Nulls are left out."
+
+
+class FieldMapping(Keys):
+    """What one field of the destination is made from."""
+
+    not_built: ClassVar[NotBuilt] = {
+        "sql": "Compute the column in the model's SQL.",
+        "lookup": "Join it in the model's SQL.",
+        "type": "Cast the column in the model's SQL.",
+        "nulls": NULLS,
+        "sensitive": "",
+    }
+
+    column: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="Column of the model.")
+    value: Any = Field(default=None, description="A constant, the same for every row.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> FieldMapping:
+        if ("column" in self.model_fields_set) == ("value" in self.model_fields_set):
+            raise problem("takes either `column` or `value`")
+        if self.column is None and self.value is None:
+            raise problem("is null, which would be left out of every row. Give a column or a value.")
+        return self
+
+
+def _mapping(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"column": value}
+    if not isinstance(value, dict | FieldMapping):
+        raise problem("takes the name of a column, {column: NAME} or {value: CONSTANT}")
+    return value
+
+
+class BatchKeys(Keys):
+    """The size of a request."""
+
+    not_built: ClassVar[NotBuilt] = {"bytes": "The destination's own limit holds."}
+
+    rows: Annotated[int, TEMPLATE] | None = Field(
+        default=None, ge=1, description="Rows of one request; default: as many as the destination takes."
+    )
+
+
+class FailWhen(Keys):
+    """What fails a run that delivered what it could."""
+
+    not_built: ClassVar[NotBuilt] = LIMITS_PLANNED
+
+    rejected_above: Share | None = Field(default=None, description='Share of the new and changed rows, as "5%" or 0.05.')
+
+
+class AlertWhen(Keys):
+    """What is told about a run that succeeded."""
+
+    not_built: ClassVar[NotBuilt] = LIMITS_PLANNED
+
+    rejected_above: Share | None = Field(default=None, description='Share of the new and changed rows, as "1%" or 0.01.')
+
+
+class Alerts(Keys):
+    """Who is told of a failed run, and of one with too many rejected rows."""
+
+    not_built: ClassVar[NotBuilt] = dict.fromkeys(("email", "pagerduty"), "Built: slack.")
+
+    slack: str = Field(min_length=1, description='Slack channel, as "#crm".')
+    when: AlertWhen = Field(default_factory=AlertWhen, description="Limits beyond which a run that succeeded is told.")
+
+
+def _mode(value: Any) -> Any:
+    built = [mode.value for mode in MODES_BUILT]
+    if value in built:
+        return str(value)
+    if value in list(Mode):
+        raise problem(f'"{value}" is not built yet. Built: {", ".join(built)}.')
+    raise problem(f'"{value}" is no mode. {near(str(value), built)}Known: {", ".join(built)}.')
+
+
+def _cron(value: Any) -> Any:
+    if not isinstance(value, str) or not is_valid_cron_schedule(value):
+        raise problem('is no cron schedule. Write five parts: minute hour day month weekday, as "*/15 * * * *".')
+    return value
+
+
+@dg.scaffold_with(SyncScaffolder)
+class Sync(YamlComponent):
+    """Delivers the rows of a model to an object of a destination: an asset, its job, and its schedule."""
+
+    word: ClassVar[str] = "sync"
+    not_built: ClassVar[NotBuilt] = {
+        "asset": "Name a model.",
+        "cursor": "Every run compares all rows.",
+        "home": CHANGES_FOUND,
+        "planner": CHANGES_FOUND,
+        "in_doubt": "",
+        "lookups": "Join it in the model's SQL.",
+        "nulls": NULLS,
+        "sensitive": "",
+    }
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_]+$", description="Name of the sync and of its asset; its state hangs on it."
+    )
+    model_name: str = Field(alias="model", min_length=1, description="Name of the model whose rows are delivered.")
+    destination: str = Field(min_length=1, description="Name of the destination.")
+    object: str = Field(min_length=1, description="What the rows become there, as contacts.")
+    mode: Annotated[Literal["upsert", "mirror"], BeforeValidator(_mode)] = Field(
+        description="upsert: create and update; mirror: also remove what this sync delivered and the model has no more."
+    )
+    match: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Field by which the destination recognizes a record, to the column that holds it; "
+        "default: the primary key.",
+    )
+    fields: dict[str, Annotated[FieldMapping, BeforeValidator(_mapping), AlsoTakes({"type": "string"})]] = Field(
+        min_length=1, description="Fields of the destination: a column, {column: NAME} or {value: CONSTANT} each."
+    )
+    batch: BatchKeys = Field(default_factory=BatchKeys, description="The size of a request.")
+    shards: Annotated[int, TEMPLATE] = Field(
+        default=4, ge=1, le=SHARDS_LIMIT, description="Write steps that run in parallel, at the most."
+    )
+    schedule: Annotated[str, BeforeValidator(_cron)] | None = Field(
+        default=None, description='When it runs, as cron ("*/15 * * * *"), in UTC.'
+    )
+    trigger: Literal["model"] | None = Field(
+        default=None, description="`model`: runs whenever its model was materialized by something else."
+    )
+    fail_when: FailWhen = Field(default_factory=FailWhen, description="What fails a run that delivered what it could.")
+    alerts: Alerts | None = Field(default=None, description="Who is told.")
+    removal_limit: Share | None = Field(
+        default=None, description='mirror: share of the delivered rows that one run may remove; default "20%".'
+    )
+    description: str | None = Field(default=None, description="Shown on the asset.")
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        return dg.ComponentTypeSpec(
+            description="Delivers the rows of a model to an object of a destination.",
+            tags=["integrations", "reverse-etl", "sync"],
+            produces=["asset", "job", "schedule", "sensor", "asset_check"],
+        )
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Sync:
+        if self.removal_limit is not None and self.mode != "mirror":
+            raise mistake(("removal_limit",), f"has no meaning: mode {self.mode} removes nothing. Leave it out.")
+        for target, column in self.match.items():
+            field = self.fields.get(target)
+            if field is not None and field.column != column:
+                raise mistake(
+                    ("fields", target), f"differs from match.{target} ({column}). A match value comes from one column."
+                )
+        return self
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    def spec(self, model: ModelSpec, destination: DestinationSpec) -> SyncSpec:
+        """The sync as plain values.
+
+        Args:
+            model: The model that `model` names.
+            destination: The destination that `destination` names, with the target in force.
+
+        Raises:
+            Misconfigured: The destination cannot do this.
+        """
+        mode = Mode(self.mode)
+        kind = KINDS[destination.kind]()
+        try:
+            kind.check(self.object, mode, tuple(self.match), tuple(self.fields))
+        except Misconfigured as error:
+            raise self.error((), error.message, error.remedy) from error
+        limit = kind.limits(self.object, Action.UPSERT).rows
+        if self.batch.rows is not None and self.batch.rows > limit:
+            raise self.error(
+                ("batch", "rows"),
+                f"is {self.batch.rows}, but {kind.label} takes {limit} rows in a request at the most.",
+            )
+        alerts = AlertSpec(self.alerts.slack, self.alerts.when.rejected_above) if self.alerts else AlertSpec()
+        return SyncSpec(
+            name=self.name,
+            model=model,
+            destination=destination,
+            object=self.object,
+            mode=mode,
+            fields=tuple(FieldSpec(target, field.column, field.value) for target, field in self.fields.items()),
+            match=self.match,
+            batch_rows=self.batch.rows,
+            shards=self.shards,
+            schedule=self.schedule,
+            on_model=self.trigger == "model",
+            fail_rejected_above=self.fail_when.rejected_above,
+            alerts=alerts,
+            removal_limit=REMOVAL_LIMIT if self.removal_limit is None else self.removal_limit,
+            source=self.place,
+        )
+
+    def build_asset(self, names: Names) -> dg.Definitions:
+        """The asset of the sync and its checks, without job, schedule and sensors."""
+        from integrations_dagster.orchestration.syncs import sync_asset, sync_checks
+
+        spec = names.sync_spec(self)
+        asset = sync_asset(spec, names.partitions_def(spec.model.name))
+        if self.description:
+            description = self.description
+            asset = asset.map_asset_specs(lambda s: s.replace_attributes(description=description))
+        return dg.Definitions(assets=[asset], asset_checks=sync_checks(spec))
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        from integrations_dagster.components.names import Names, shared_definitions
+
+        names = Names.of(context.component_tree)
+        names.check(self)
+        asset = self.build_asset(names)
+        # Syncs with one model and schedule share a job, so jobs belong to the project: its first sync brings them.
+        if names.shares_jobs and names.syncs[0] is self:
+            return dg.Definitions.merge(asset, shared_definitions(names.sync_specs(), names.partitions()))
+        return asset

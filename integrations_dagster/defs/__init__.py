@@ -1,0 +1,1 @@
+"""The syncs of this project, one folder each."""

@@ -1,0 +1,199 @@
+"""A sync as a graph-backed asset: plan, one write op for each shard, record."""
+
+# Dagster reads the annotation of an op's `context` as an object: no `from __future__ import annotations` here.
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from dagster._utils.warnings import suppress_dagster_warnings
+from pydantic import Field
+
+from integrations_dagster.orchestration.context import partitions_of, readable_failures, run_context
+from integrations_dagster.orchestration.metadata import sync_metadata, sync_partition_metadata
+from integrations_dagster.orchestration.progress import ProgressLog
+from integrations_dagster.sync.plan import PlanOptions, plan
+from integrations_dagster.sync.record import record
+from integrations_dagster.sync.results import Plan, RunReport, Shard, WriteSummary
+from integrations_dagster.sync.spec import SyncSpec
+from integrations_dagster.sync.write import write
+from integrations_dagster.vocabulary import LeaseHeld, Status
+
+CHECK = "rows_accepted"
+WAIT_FIRST, WAIT_LONGEST = 3.0, 30.0
+"""Seconds between two looks at a sync that another run holds."""
+WAITS = 1_000_000
+
+
+class PlanConfig(dg.Config):
+    """What a launch may say, in the launchpad."""
+
+    allow_removals: bool = Field(
+        default=False,
+        description="Lift the removal guard for this run: remove as many rows as the model no longer has.",
+    )
+
+
+@suppress_dagster_warnings  # backfill policies are in beta; the pin of dagster keeps them as they are
+def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
+    """The asset of a sync; it depends on the asset of its model.
+
+    Args:
+        sync: The sync.
+        partitions_def: That of its model: windows of time, or None.
+    """
+    plan_op = _plan_op(sync, partitions_def).alias("plan")
+    write_op = _write_op(sync).alias("write")
+    record_op = _record_op(sync, partitions_def).alias("record")
+    target = sync.destination.target
+
+    @dg.graph_asset(
+        name=sync.name,
+        ins={"rows": dg.AssetIn(sync.model.name, dagster_type=dg.Nothing)},
+        group_name=re.sub(r"\W", "_", sync.destination.name),
+        kinds={sync.destination.kind},
+        description=(
+            f"Delivers the rows of `{sync.model.name}` to {sync.object} of {sync.destination.name} "
+            f"({sync.destination.kind}); mode {sync.mode}, target {target.name}."
+        ),
+        tags={"integrations/sync": sync.name, "integrations/target": target.name, "integrations/mode": str(sync.mode)},
+        metadata={
+            "target": target.name,
+            "mode": str(sync.mode),
+            "object": sync.object,
+            "defined in": sync.source or "Python",
+        },
+        partitions_def=partitions_def,
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
+        check_specs=[
+            dg.AssetCheckSpec(
+                CHECK, asset=sync.name, description="Every row was valid and the destination rejected none."
+            )
+        ],
+    )
+    def deliver(rows: Any) -> Any:
+        made, shards = plan_op(rows)
+        summaries = shards.map(write_op).collect()
+        result, check = record_op(made, summaries)
+        return {"result": result, f"{sync.name}_{CHECK}": check}
+
+    return deliver
+
+
+def sync_checks(_sync: SyncSpec) -> list[dg.AssetChecksDefinition]:
+    """Checks that run apart from the sync: none, `rows_accepted` is part of its asset."""
+    return []
+
+
+def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.OpDefinition:
+    @dg.op(
+        name=f"plan_{sync.name}",
+        description="Take the sync, find the rows that may differ at the destination, and cut them into shards.",
+        ins={"rows": dg.In(dg.Nothing)},
+        out={"made": dg.Out(dict[str, Any]), "shards": dg.DynamicOut(dict[str, Any])},
+        tags={"integrations/step": "plan"},
+    )
+    def plan_op(
+        context: dg.OpExecutionContext, config: PlanConfig
+    ) -> Iterator[dg.Output[dict[str, Any]] | dg.DynamicOutput[dict[str, Any]]]:
+        with readable_failures():
+            partitions = partitions_of(context, partitions_def)
+            with run_context(context) as ctx:
+                try:
+                    made = plan(sync, ctx, partitions, PlanOptions(allow_removals=config.allow_removals))
+                except LeaseHeld as held:
+                    seconds = min(WAIT_FIRST * 1.5**context.retry_number, WAIT_LONGEST)
+                    context.log.info(f"{held.message} Waiting for it; the next look is in {seconds:.0f} s.")
+                    raise dg.RetryRequested(max_retries=WAITS, seconds_to_wait=seconds) from held
+            counts = made.counts
+            context.log.info(
+                f"Sync {sync.name!r}, target {sync.destination.target.name}: {counts.queried:,} rows queried, "
+                f"{counts.added:,} added, {counts.changed:,} changed, {counts.removed:,} removed, "
+                f"{counts.unchanged:,} unchanged, {counts.invalid:,} invalid, {counts.held:,} held; "
+                f"{len(made.shards)} write step(s)."
+            )
+            for note in made.notes:
+                context.log.info(note)
+        yield dg.Output(made.as_dict(), "made")
+        for shard in made.shards:
+            yield dg.DynamicOutput(shard.as_dict(), mapping_key=str(shard.index), output_name="shards")
+
+    return plan_op
+
+
+def _write_op(sync: SyncSpec) -> dg.OpDefinition:
+    @dg.op(
+        name=f"write_{sync.name}",
+        description="Deliver one shard, and write down what the destination answered.",
+        ins={"shard": dg.In(dict[str, Any])},
+        out=dg.Out(dict[str, Any]),
+        # For a killed process and for defects of ours; trouble at the destination never gets here.
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL),
+        tags={"integrations/step": "write"},
+    )
+    def write_op(context: dg.OpExecutionContext, shard: dict[str, Any]) -> dict[str, Any]:
+        part = Shard.from_dict(shard)
+        with readable_failures(), run_context(context) as ctx:
+            progress = ProgressLog(part, context.log.info)
+            summary = write(sync, ctx, part, progress)
+            progress.finish(summary)
+            if summary.stopped:
+                context.log.error(f"Shard {part.index + 1} of {part.of} stopped: {summary.stopped}")
+            return summary.as_dict()
+
+    return write_op
+
+
+def _record_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.OpDefinition:
+    @dg.op(
+        name=f"record_{sync.name}",
+        description="Take what was acknowledged into the state, and give account of the run.",
+        ins={"made": dg.In(dict[str, Any]), "summaries": dg.In(list[dict[str, Any]])},
+        out={"result": dg.Out(dg.Nothing), "check": dg.Out(dg.Nothing)},
+        # `record` may be repeated: a killed process must not turn a delivered run into a failed one.
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=1),
+        tags={"integrations/step": "record"},
+    )
+    def record_op(
+        context: dg.AssetExecutionContext, made: dict[str, Any], summaries: list[dict[str, Any]]
+    ) -> Iterator[dg.Output[None] | dg.AssetCheckResult]:
+        planned = Plan.from_dict(made)
+        with readable_failures(), run_context(context) as ctx:
+            report = record(sync, ctx, planned, [WriteSummary.from_dict(part) for part in summaries])
+        metadata = sync_metadata(sync, planned, report)
+        if report.failures:
+            # A failed asset has no materialization, so its numbers are kept as an observation.
+            for key in context.partition_keys if partitions_def else [None]:
+                context.log_event(dg.AssetObservation(asset_key=sync.name, partition=key, metadata=metadata))
+            yield _check(sync, report)
+            raise dg.Failure(
+                description=f"Sync {sync.name!r} failed.\n\n" + "\n".join(report.failures),
+                metadata=metadata,
+                allow_retries=False,
+            )
+        for version in planned.versions:
+            if version.partition:
+                context.add_asset_metadata(sync_partition_metadata(version), sync.name, version.partition)
+        yield dg.Output(None, "result", metadata=metadata)
+        yield _check(sync, report)
+
+    return record_op
+
+
+def _check(sync: SyncSpec, report: RunReport) -> dg.AssetCheckResult:
+    rejected = report.outcomes.get(Status.REJECTED, 0)
+    in_doubt = report.outcomes.get(Status.IN_DOUBT, 0)
+    invalid = report.counts.invalid
+    found = [f"{n:,} {word}" for n, word in ((rejected, "rejected"), (invalid, "invalid"), (in_doubt, "in doubt")) if n]
+    metadata: dict[str, Any] = {"rejected": rejected, "invalid": invalid, "in_doubt": in_doubt}
+    if report.reasons:
+        metadata["most frequent reason"] = report.reasons[0][0]
+    return dg.AssetCheckResult(
+        asset_key=sync.name,
+        check_name=CHECK,
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Rows: {', '.join(found)}." if found else "All rows were accepted.",
+        metadata=metadata,
+    )

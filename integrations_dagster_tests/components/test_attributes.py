@@ -1,0 +1,226 @@
+"""What a key may say, and what is said of a mistake: its place, the component, the key, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from integrations_dagster.components import Destination, Model, Sync, Warehouse
+from integrations_dagster.components.attributes import YamlComponent
+from integrations_dagster.vocabulary import Misconfigured
+
+TYPES: dict[str, type[YamlComponent]] = {c.__name__: c for c in (Warehouse, Model, Destination, Sync)}
+BASE = {
+    "Warehouse": "name: wh\nkind: duckdb\npath: a.duckdb\n",
+    "Model": "sql: people.sql\nprimary_key: id\n",
+    "Destination": "name: hook\nkind: webhook\n",
+    "Sync": "name: s1\nmodel: people\ndestination: hook\nobject: people\nmode: mirror\nfields:\n  name: full_name\n",
+}
+
+
+def wrong(type_: str, text: str) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        TYPES[type_].resolve_from_yaml(text)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_the_smallest_is_enough(type_: str) -> None:
+    component = TYPES[type_].resolve_from_yaml(BASE[type_])
+    assert component.identity in {"wh", "people", "hook", "s1"}
+    assert component.place == "<string>:1"
+
+
+@pytest.mark.parametrize(
+    ("type_", "line", "words"),
+    [
+        ("Warehouse", "nam: x", 'nam is no key here. Did you mean "name"? Known keys: name, kind, path.'),
+        ("Warehouse", "url: {env: X}", "url is not built yet."),
+        ("Model", "primary_keys: a", 'Did you mean "primary_key"?'),
+        ("Model", "cursor: updated_at", "cursor is not built yet. Every run compares all rows."),
+        ("Model", "partitions: {hourly: {start: '2026-01-01'}}", "partitions.hourly is not built yet. Built: daily."),
+        ("Model", "partitions: {daily: {start: 2026-13-01}}", "partitions.daily.start is wrong"),
+        ("Model", "partitions: {daily: {start: 2026-02-01, end: 2026-02-01}}", "`end` is excluded"),
+        ("Model", "partitions: daily", "partitions takes a mapping of the keys daily"),
+        ("Model", "name: two words", "name is wrong: string should match pattern"),
+        ("Destination", "timeout: 0", "timeout is wrong: input should be greater than 0"),
+        ("Destination", "in_flight: 0", "in_flight is wrong: input should be greater than or equal to 1"),
+        ("Destination", "quota: 5", "quota is not built yet."),
+        ("Destination", "targets: {}", "targets is wrong"),
+        ("Destination", "targets: {prod: {oauth: x}}", "targets.prod.oauth is not built yet. Built: token, secret."),
+        ("Destination", "targets: {prod: {schedules: true}}", "targets.prod lacks base_url"),
+        ("Destination", "targets: {prod: {base_url: 'ftp://x'}}", "begins with http:// or https://"),
+        ("Destination", "targets: {prod: {base_url: {env: A, vra: B}}}", "vra is no key here"),
+        ("Destination", "targets: {prod: {secret: {env: 'A B'}}}", "targets.prod.secret.env is wrong"),
+        ("Destination", "targets: {sandbox: {base_url: 'http://x'}}", "`sandbox: {sandbox: true}`"),
+        ("Destination", "targets: {a: {sandbox: true, secret: {env: A}}}", "has its own secret. Leave that out."),
+        (
+            "Destination",
+            "targets: {a: {base_url: 'http://x', token: {env: A}}}",
+            "targets.a.token is nothing that",
+        ),
+        ("Sync", "shards: 33", "shards is wrong: input should be less than or equal to 32"),
+        ("Sync", "shards: many", "shards is wrong: input should be a valid integer"),
+        ("Sync", "batch: {rows: 0}", "batch.rows is wrong: input should be greater than or equal to 1"),
+        ("Sync", "batch: {bytes: 1000}", "batch.bytes is not built yet. The destination's own limit holds."),
+        ("Sync", "schedule: every day", "schedule is no cron schedule. Write five parts"),
+        ("Sync", "schedule: '* * * * * *'", "schedule is no cron schedule"),
+        ("Sync", "trigger: always", "trigger is wrong: input should be 'model'"),
+        ("Sync", "fail_when: {rejected_above: 5}", 'takes a share from 0 to 1, as "5%" or 0.05'),
+        ("Sync", "fail_when: {rejected_above: some}", 'takes a share, as "5%" or 0.05'),
+        ("Sync", "fail_when: {rejected_above: true}", "takes a share"),
+        ("Sync", "fail_when: {rejected_above: nan}", "takes a share from 0 to 1"),
+        ("Sync", "fail_when: {invalid_above: 5%}", "fail_when.invalid_above is not built yet. Built: rejected_above."),
+        ("Sync", "alerts: {when: {rejected_above: 1%}}", "alerts.slack is missing"),
+        ("Sync", "alerts: {slack: '#a', when: {in_doubt_above: 1%}}", "alerts.when.in_doubt_above is not built yet"),
+        ("Sync", "alerts: {pagerduty: x}", "alerts.pagerduty is not built yet. Built: slack."),
+        ("Sync", "planner: warehouse", "planner is not built yet."),
+        ("Sync", "home: warehouse", "home is not built yet."),
+        ("Sync", "asset: x", "asset is not built yet. Name a model."),
+        ("Sync", "nulls: send", "nulls is not built yet. Nulls are left out."),
+        ("Sync", "in_doubt: skip", "in_doubt is not built yet"),
+        ("Sync", "sensitive: [a]", "sensitive is not built yet"),
+        ("Sync", "cursor: x", "cursor is not built yet"),
+        ("Sync", "shard: 2", 'Did you mean "shards"?'),
+    ],
+)
+def test_a_mistake_is_named(type_: str, line: str, words: str) -> None:
+    text = BASE[type_] + line + "\n"
+    message = wrong(type_, text)
+    assert words in message
+    assert f'{TYPES[type_].word} "' in message
+    assert message.startswith(f"<string>:{len(text.splitlines())}: ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        *(
+            (m, f'mode "{m}" is not built yet. Built: upsert, mirror.')
+            for m in ("insert", "update", "delete", "append")
+        ),
+        ("upsrt", 'mode "upsrt" is no mode. Did you mean "upsert"? Known: upsert, mirror.'),
+    ],
+)
+def test_modes(mode: str, words: str) -> None:
+    assert f'<string>:5: sync "s1": {words}' == wrong("Sync", BASE["Sync"].replace("mirror", mode))
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("{sql: a || b}", "fields.name.sql is not built yet. Compute the column in the model's SQL."),
+        ("{column: a, type: number}", "fields.name.type is not built yet."),
+        ("{lookup: owners, column: a}", "fields.name.lookup is not built yet. Join it in the model's SQL."),
+        ("{colum: a}", 'fields.name.colum is no key here. Did you mean "column"?'),
+        ("{column: a, value: b}", "fields.name takes either `column` or `value`"),
+        ("{}", "fields.name takes either `column` or `value`"),
+        ("{value: null}", "fields.name is null"),
+        ("5", "fields.name takes the name of a column, {column: NAME} or {value: CONSTANT}"),
+    ],
+)
+def test_fields(field: str, words: str) -> None:
+    message = wrong("Sync", BASE["Sync"].replace("full_name", field))
+    assert message.startswith('<string>:7: sync "s1": ')
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind", "words"),
+    [
+        ("Warehouse", "postgres", 'kind "postgres" is not built yet. Built: duckdb.'),
+        ("Warehouse", "duckbd", 'kind "duckbd" is no kind of warehouse. Did you mean "duckdb"?'),
+        ("Destination", "salesforce", 'kind "salesforce" is not built yet. Built: hubspot, webhook.'),
+        ("Destination", "hubspto", 'Did you mean "hubspot"? Known: hubspot, webhook.'),
+        ("Destination", "[a]", "is no kind of destination"),
+    ],
+)
+def test_kinds(type_: str, kind: str, words: str) -> None:
+    message = wrong(type_, BASE[type_].replace("duckdb\n", f"{kind}\n", 1).replace("webhook", kind))
+    assert message.startswith(f'<string>:2: {TYPES[type_].word} "')
+    assert words in message
+
+
+def test_several_mistakes_are_all_named() -> None:
+    message = wrong("Sync", BASE["Sync"].replace("mirror", "upsrt") + "shards: 0\nbatch: {rowz: 1}\n")
+    assert [line.split(":")[1] for line in message.splitlines()] == ["5", "9", "8"]
+
+
+def test_what_is_missing_is_named() -> None:
+    message = wrong("Sync", "name: s1\n")
+    assert [f"{key} is missing" in message for key in ("model", "destination", "object", "mode", "fields")] == [
+        True
+    ] * 5
+
+
+@pytest.mark.parametrize("secret", ["pat-na1-very-secret", '"{{ env.A_TOKEN }}"'])
+def test_a_secret_is_never_written_and_never_repeated(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "pat-na1-very-secret")
+    text = f"name: crm\nkind: hubspot\ntargets:\n  prod:\n    base_url: https://x.example\n    token: {secret}\n"
+    with pytest.raises(Misconfigured) as caught:
+        Destination.resolve_from_yaml(text)
+    assert '<string>:6: destination "crm": targets.prod.token takes {env: NAME}' in str(caught.value)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "very-secret" not in repr(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
+    message = wrong(
+        "Destination", BASE["Destination"] + "targets: {prod: {base_url: 'https://me:hunter2@x.example'}}\n"
+    )
+    assert "targets.prod.base_url holds a user, password or query" in message
+    assert "hunter2" not in message
+
+
+def test_templates_are_rendered_before_values_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SHARDS", "7")
+    sync = Sync.resolve_from_yaml(BASE["Sync"] + 'shards: "{{ env.SOME_SHARDS }}"\n')
+    assert sync.shards == 7
+    monkeypatch.setenv("SOME_SHARDS", "70")
+    assert "shards is wrong" in wrong("Sync", BASE["Sync"] + 'shards: "{{ env.SOME_SHARDS }}"\n')
+
+
+def test_constants_stay_what_they_are() -> None:
+    values = {"a": '"7"', "b": '"None"', "c": '"[1]"', "d": "7", "e": "true", "f": "1.5", "g": "[1, x]", "h": '"007"'}
+    fields = "".join(f"  {key}: {{value: {value}}}\n" for key, value in values.items())
+    sync = Sync.resolve_from_yaml(BASE["Sync"] + fields)
+    got = {key: sync.fields[key].value for key in values}
+    assert got == {"a": "7", "b": "None", "c": "[1]", "d": 7, "e": True, "f": 1.5, "g": [1, "x"], "h": "007"}
+
+
+@pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("'0.05'", 0.05), ("0", 0), ("100%", 1)])
+def test_shares(text: str, share: float) -> None:
+    sync = Sync.resolve_from_yaml(BASE["Sync"] + f"removal_limit: {text}\n")
+    assert sync.removal_limit == pytest.approx(share)
+
+
+def test_a_match_value_comes_from_one_column() -> None:
+    message = wrong("Sync", BASE["Sync"] + "match: {name: other}\n")
+    assert message.startswith('<string>:7: sync "s1": fields.name differs from match.name (other).')
+    assert Sync.resolve_from_yaml(BASE["Sync"] + "match: {name: full_name}\n").match == {"name": "full_name"}
+
+
+def test_a_removal_limit_needs_mirror() -> None:
+    message = wrong("Sync", BASE["Sync"].replace("mirror", "upsert") + "removal_limit: 5%\n")
+    assert message == '<string>:8: sync "s1": removal_limit has no meaning: mode upsert removes nothing. Leave it out.'
+
+
+def test_python_says_the_same() -> None:
+    sync = Sync(name="a", model="m", destination="d", object="o", mode="upsert", fields={"x": "y"})  # type: ignore[dict-item]
+    assert (sync.model_name, sync.fields["x"].column, sync.place) == ("m", "y", "")
+    assert str(sync.error("shards", "is odd.", "Change it.")) == 'sync "a": shards is odd. Change it.'
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_every_key_is_described_in_the_schema(type_: str) -> None:
+    schema = TYPES[type_].get_model_cls().model_json_schema()  # type: ignore[union-attr]
+    objects = {type_: schema, **schema.get("$defs", {})}
+    bare = [
+        f"{name}.{key}"
+        for name, part in objects.items()
+        for key, value in part["properties"].items()
+        if not value.get("description") and "$ref" not in value
+    ]
+    assert bare == []
+    assert all(part["additionalProperties"] is False for part in objects.values())

@@ -1,0 +1,85 @@
+"""The examples that `dg scaffold defs` writes are valid as they stand, and with every comment taken in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import ScaffoldRequest
+
+from integrations_dagster.components import Destination, Model, Sync, Warehouse
+from integrations_dagster.components.attributes import YamlComponent
+from integrations_dagster.components.scaffold import (
+    DestinationScaffolder,
+    ExampleScaffolder,
+    ModelScaffolder,
+    SyncScaffolder,
+    WarehouseScaffolder,
+)
+
+CASES = [
+    (Warehouse, WarehouseScaffolder),
+    (Model, ModelScaffolder),
+    (Destination, DestinationScaffolder),
+    (Sync, SyncScaffolder),
+]
+
+
+def scaffold(scaffolder: type[ExampleScaffolder], type_: str, root: Path, *, append: bool = False) -> Path:
+    folder = root / "defs" / "my-thing"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "defs.yaml"
+    request = ScaffoldRequest(
+        type_name=f"integrations_dagster.{type_}",
+        target_path=file if append else folder,
+        scaffold_format="yaml",
+        project_root=root,
+        params=scaffolder.get_scaffold_params()(),
+        append=append,
+    )
+    scaffolder().scaffold(request)
+    return file
+
+
+@pytest.mark.parametrize(("component", "scaffolder"), CASES)
+def test_the_example_is_valid(
+    component: type[YamlComponent], scaffolder: type[ExampleScaffolder], tmp_path: Path
+) -> None:
+    text = scaffold(scaffolder, component.__name__, tmp_path).read_text()
+    assert yaml.safe_load(text)["type"] == f"integrations_dagster.{component.__name__}"
+    assert "#" in text
+    made = component.resolve_from_yaml(yaml.safe_dump(yaml.safe_load(text)["attributes"]))
+    assert made.identity == "my_thing"
+
+
+@pytest.mark.parametrize(("component", "scaffolder"), CASES)
+def test_the_commented_keys_are_valid_too(
+    component: type[YamlComponent], scaffolder: type[ExampleScaffolder], tmp_path: Path
+) -> None:
+    text = scaffold(scaffolder, component.__name__, tmp_path).read_text()
+    text = re.sub(r"^( *)# ", r"\1", text, flags=re.MULTILINE)
+    if component is Sync:
+        text = text.replace("mode: upsert", "mode: mirror")  # removal_limit is for mirror only
+    attributes = yaml.safe_load(text)["attributes"]
+    component.resolve_from_yaml(yaml.safe_dump(attributes))
+    assert set(attributes) >= set(component.keys()) - {"description"}
+
+
+def test_the_model_brings_its_sql(tmp_path: Path) -> None:
+    scaffold(ModelScaffolder, "Model", tmp_path)
+    sql = tmp_path / "sql" / "my_thing.sql"
+    assert "SELECT" in sql.read_text()
+    sql.write_text("SELECT 2 AS id\n")
+    scaffold(ModelScaffolder, "Model", tmp_path)
+    assert sql.read_text() == "SELECT 2 AS id\n"
+
+
+def test_appending_adds_a_document(tmp_path: Path) -> None:
+    scaffold(ModelScaffolder, "Model", tmp_path)
+    file = scaffold(SyncScaffolder, "Sync", tmp_path, append=True)
+    assert [d["type"] for d in yaml.safe_load_all(file.read_text())] == [
+        "integrations_dagster.Model",
+        "integrations_dagster.Sync",
+    ]
