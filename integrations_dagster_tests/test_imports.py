@@ -56,9 +56,8 @@ DO_IO = {
 
 
 def room_of(file: Path) -> str:
-    """The room of a file; the command line is one room, in several files of that name."""
-    room = file.relative_to(ROOT).parts[0].removesuffix(".py")
-    return "cli" if room.startswith("cli_") else room
+    """The room of a file: its folder or its own name below the package."""
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def files(room: str | None = None) -> list[Path]:

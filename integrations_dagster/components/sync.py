@@ -80,7 +80,7 @@ class FailWhen(Keys):
 
     not_built: ClassVar[NotBuilt] = LIMITS_PLANNED
 
-    rejected_above: Share | None = Field(default=None, description='Share of the new and changed rows, as "5%" or 0.05.')
+    rejected_above: Share | None = Field(default=None, description='Share of new and changed rows, as "5%" or 0.05.')
 
 
 class AlertWhen(Keys):
@@ -88,7 +88,7 @@ class AlertWhen(Keys):
 
     not_built: ClassVar[NotBuilt] = LIMITS_PLANNED
 
-    rejected_above: Share | None = Field(default=None, description='Share of the new and changed rows, as "1%" or 0.01.')
+    rejected_above: Share | None = Field(default=None, description='Share of new and changed rows, as "1%" or 0.01.')
 
 
 class Alerts(Keys):

@@ -47,7 +47,7 @@ class Account:
     Attributes:
         identity: What the account is keyed by as far as the settings tell; for real accounts, the destination's
             `identify` flow adds the portal or organization.
-        base_url: Without a trailing slash.
+        base_url: As the settings say it.
         timeout: Seconds a request may take.
         in_sandbox: Whether it is the local sandbox.
     """
@@ -69,16 +69,11 @@ def connect(settings: AccountSettings, storage: Path, env: Mapping[str, str]) ->
     if settings.sandbox:
         return _sandbox(settings, storage)
     url = settings.base_url or _variable(settings, settings.base_url_env, "base_url", env)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Misconfigured(
-            f"{_place(settings)}: base_url is not an http(s) URL.",
-            "Write it as https://host/path.",
-        )
+    host = _host(settings, url)
     return Account(
         # Path and query of a webhook's URL may hold a secret, so only a digest of the whole stands for it.
-        identity=f"{settings.kind}:{parts.hostname}",
-        base_url=url.rstrip("/"),
+        identity=f"{settings.kind}:{host}",
+        base_url=url,
         timeout=settings.timeout,
         in_sandbox=False,
         token=_variable(settings, settings.token_env, "token", env) if settings.token_env else None,
@@ -94,14 +89,32 @@ def _sandbox(settings: AccountSettings, storage: Path) -> Account:
             "Start it with `make ui` or `integrations sandbox`.",
         )
     url = endpoint.url.rstrip("/")
+    webhook = settings.kind == "webhook"
     return Account(
-        identity=f"{settings.kind}:sandbox:{endpoint.id}",
-        base_url=f"{url}/webhook/{settings.destination}" if settings.kind == "webhook" else url,
+        # Each webhook destination is a receiver of its own there.
+        identity=f"{settings.kind}:sandbox:{endpoint.id}" + (f":{settings.destination}" if webhook else ""),
+        base_url=f"{url}/webhook/{settings.destination}" if webhook else url,
         timeout=settings.timeout,
         in_sandbox=True,
         token=endpoint.token,
         secret=endpoint.secret,
     )
+
+
+def _host(settings: AccountSettings, url: str) -> str:
+    """The host of a base URL; the URL itself may hold a secret and is not told."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port  # raises for what is no port
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in ("http", "https") or any(c.isspace() for c in url):
+        raise Misconfigured(
+            f"{_place(settings)}: base_url is not an http(s) URL.",
+            "Write it as https://host/path.",
+        )
+    return host
 
 
 def _place(settings: AccountSettings) -> str:
@@ -118,5 +131,10 @@ def _variable(settings: AccountSettings, name: str | None, setting: str, env: Ma
         raise Misconfigured(
             f"{_place(settings)}: the environment variable {name} ({setting}) is not set.",
             f"Set {name} where Dagster's run processes get their environment, and launch the run again.",
+        )
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise Misconfigured(
+            f"{_place(settings)}: the environment variable {name} ({setting}) holds characters no request can carry.",
+            "It may have been cut or pasted with a line break; set it again.",
         )
     return value

@@ -58,6 +58,7 @@ class Drive:
         stop: When set, nothing new is sent.
         traffic: What it cost so far.
         touched: Whether a request may have had an effect that no answer tells.
+        quiet_until: When such a request can no longer take effect (seconds since the epoch); 0 if there is none.
     """
 
     session: HttpSession
@@ -68,8 +69,10 @@ class Drive:
     settings: RetrySettings = field(default_factory=RetrySettings)
     traffic: Traffic = field(default_factory=Traffic)
     touched: bool = False
+    quiet_until: float = 0.0
     _failures: int = 0
     _waited: float = 0.0
+    _sent: float = 0.0
     _refreshed: bool = False
 
     def run(self, start: Callable[[], Flow[T]]) -> T:
@@ -94,6 +97,7 @@ class Drive:
             # The process slept between the record and the sending; ask again, with a new deadline.
             send_before = self.permit(False)
         started = time.monotonic()
+        self._sent = time.time()
         self.traffic.requests += 1
         self.traffic.bytes += len(request.body or b"")
         try:
@@ -112,12 +116,13 @@ class Drive:
             self.traffic.throttled += 1
         elif isinstance(error, Unavailable) and not isinstance(error, NotSent):
             self.touched = True
+            self.quiet_until = max(self.quiet_until, self._sent + self.session.timeout)
 
     def _may_retry(self, error: BaseException) -> bool:
         if isinstance(error, Throttled):
             return self._waited < self.settings.patience
         if isinstance(error, Unauthorized) and not self._refreshed:
-            # A token may have been replaced while the request was on its way; a second refusal is final.
+            # Credentials may reach a vendor's servers one after the other; a second refusal is final.
             self._refreshed = True
             return True
         if not isinstance(error, Unavailable):

@@ -20,7 +20,7 @@ from integrations_dagster.destinations.errors import (
 )
 from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import ShardLease
-from integrations_dagster.ledger.store import Ledger, OpenBatch
+from integrations_dagster.ledger.store import AlreadyClosed, Ledger, OpenBatch
 from integrations_dagster.vocabulary import Action, LeaseLost, Outcome, Row, Status, Traffic
 
 
@@ -117,23 +117,22 @@ class Sender:
 
         drive = Drive(
             self._session, self._destination, permit, repeatable, self._sending.stop, self._retry, Traffic(),
-            touched=continued is not None,
+            touched=continued is not None, quiet_until=0.0 if continued is None else continued.deadline,
         )  # fmt: skip
         try:
             outcomes = tuple(drive.run(lambda: self._destination.deliver(batch)))
         except (PoisonedBatch, TooLarge) as error:
             self._split(action, rows, record, drive, error)
+        except AlreadyClosed:
+            # The attempt that this batch was taken over from was alive after all, and has its answer.
+            self._told(rows, self._ledger.outcomes(record) or [Outcome(Status.UNSENT)] * len(rows))
         except Stopped:
             self._end(
                 rows, record, drive, Outcome(Status.UNSENT, reason=self._sending.reason or "The run was cancelled.")
             )
         except Unavailable as error:
-            label = self._destination.label
             self._end(rows, record, drive, Outcome(Status.UNSENT, None, error.code, error.reason, error.request_id))
-            self._sending.halt(
-                f"{label} is unavailable: {error.reason} Nothing is lost: launch the run again when it answers, and it "
-                "delivers what is missing."
-            )
+            self._sending.halt(self._unavailable(error))
         except DestinationError as error:
             self._end(rows, record, drive, Outcome(Status.UNSENT, None, error.code, error.reason, error.request_id))
             self._sending.halt(refusal(self._destination.label, error))
@@ -143,7 +142,7 @@ class Sender:
     def _complete(self, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, outcomes: tuple[Outcome, ...]) -> None:
         if drive.touched and any(outcome.status is Status.REJECTED for outcome in outcomes):
             # An earlier attempt, whose answer was lost, may have been accepted: the rejected rows are unknown too.
-            self._ledger.give_up_batch(record, Traffic())
+            self._ledger.give_up_batch(record, Traffic(), quiet_until=drive.quiet_until)
             record = self._ledger.open_batch(
                 self._shard,
                 record.rows,
@@ -151,7 +150,7 @@ class Sender:
                 repeatable=record.repeatable,
                 timeout=self._account.timeout,
             )
-        self._ledger.complete_batch(record, outcomes, drive.traffic)
+        self._ledger.complete_batch(record, outcomes, drive.traffic, quiet_until=drive.quiet_until)
         self._told(rows, outcomes)
 
     def _split(
@@ -162,7 +161,7 @@ class Sender:
             self._complete(rows, record, drive, (outcome,))
             return
         if drive.touched:
-            self._ledger.give_up_batch(record, drive.traffic)
+            self._ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
         else:
             # Refused whole means without effect: the parts replace the batch, under keys of their own.
             self._ledger.supersede_batch(record, drive.traffic)
@@ -170,11 +169,20 @@ class Sender:
         self.send(action, rows[:middle])
         self.send(action, rows[middle:])
 
+    def _unavailable(self, error: Unavailable) -> str:
+        remedy = "launch the run again when it answers"
+        if self._account.in_sandbox:
+            remedy = "start the sandbox with `make ui` or `integrations sandbox`, and launch the run again"
+        return (
+            f"{self._destination.label} is unavailable: {error.reason} Nothing is lost: {remedy}; it delivers what is "
+            "missing."
+        )
+
     def _end(self, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, outcome: Outcome) -> None:
         if not drive.touched:
             self._ledger.supersede_batch(record, drive.traffic)
         else:
-            self._ledger.give_up_batch(record, drive.traffic)
+            self._ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
             if not record.repeatable:
                 outcome = Outcome(Status.IN_DOUBT, None, outcome.code, outcome.reason, outcome.request_id)
         self._tell(rows, outcome)

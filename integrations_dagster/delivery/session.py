@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from requests.adapters import HTTPAdapter
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.destinations.base import Request, Response
-from integrations_dagster.destinations.errors import Unavailable
+from integrations_dagster.destinations.errors import DestinationError, Refused, Unavailable
 
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer beyond which it is not read."""
@@ -38,6 +39,7 @@ class HttpSession:
 
     def __init__(self, account: Account, auth: str) -> None:
         self._account = account
+        self.timeout = account.timeout
         self._session = requests.Session()
         # Retries are the engine's, which records each attempt before it is made.
         adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
@@ -60,16 +62,20 @@ class HttpSession:
         Raises:
             NotSent: No connection.
             NoAnswer: The connection broke, the time was up, or the answer was too long to read.
+            Refused: No request can be made of what the settings say.
         """
         started = time.monotonic()
         headers = {"Content-Type": "application/json", **request.headers} if request.body else dict(request.headers)
         with _translated(self._account):
             prepared = self._session.prepare_request(
-                requests.Request(request.method, self._account.base_url + request.path, headers, data=request.body)
+                requests.Request(request.method, self._url(request.path), headers, data=request.body)
             )
             with self._session.send(
                 prepared,
-                timeout=(min(CONNECT_TIMEOUT, self._account.timeout), self._account.timeout),
+                # The total bounds connecting and the wait for the answer's head together; `_read` bounds the rest.
+                timeout=urllib3.Timeout(  # type: ignore[arg-type]  # requests hands it on; its stubs know numbers only
+                    total=self.timeout, connect=min(CONNECT_TIMEOUT, self.timeout), read=self.timeout
+                ),
                 allow_redirects=False,
                 stream=True,
                 proxies=self._settings["proxies"],
@@ -79,45 +85,70 @@ class HttpSession:
                 body = self._read(answer, started)
                 return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body)
 
+    def _url(self, path: str) -> str:
+        return self._account.base_url.rstrip("/") + path if path else self._account.base_url
+
     def _read(self, answer: requests.Response, started: float) -> bytes:
         parts: list[bytes] = []
         size = 0
-        for part in answer.iter_content(65536):
+        while True:
+            if time.monotonic() - started > self.timeout:
+                raise NoAnswer(f"The answer took longer than {self.timeout:g} s.", "TIMEOUT")
+            # What has arrived, not a full block: a trickle must not hide from the clock.
+            part = answer.raw.read1(65536, decode_content=True)
+            if not part:
+                return b"".join(parts)
             parts.append(part)
             size += len(part)
             if size > MAX_ANSWER:
                 raise NoAnswer(
                     f"The answer is longer than {MAX_ANSWER // 2**20} MB; it was not read.", "ANSWER_TOO_LONG"
                 )
-            if time.monotonic() - started > self._account.timeout:
-                raise NoAnswer(f"The answer took longer than {self._account.timeout:g} s.", "TIMEOUT")
-        return b"".join(parts)
 
 
 @contextmanager
 def _translated(account: Account) -> Iterator[None]:
-    """Turn the HTTP client's errors into ours; their texts may quote URLs, so ours name only the host."""
+    """Turn the HTTP client's errors into ours; their texts may quote URLs and headers, so ours name only the host."""
     host = account.identity.split(":")[1] if not account.in_sandbox else "the sandbox"
+    broke = NoAnswer(f"The connection to {host} broke before it answered.", "CONNECTION_BROKE")
+    undecodable = NoAnswer(f"The answer of {host} broke off or could not be decoded.", "BROKEN_ANSWER")
+    late = NoAnswer(f"{host} did not answer within {account.timeout:g} s.", "TIMEOUT")
     try:
         yield
+    except DestinationError:
+        raise
     except requests.exceptions.SSLError as error:
-        raise NotSent(f"The TLS certificate of {host} was not accepted.", "TLS") from error
+        if _has(error, ssl.SSLCertVerificationError):
+            raise NotSent(f"The TLS certificate of {host} was not accepted.", "TLS") from error
+        raise broke from error
     except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         raise NotSent(f"No connection to {host} within {CONNECT_TIMEOUT:g} s.", "NO_CONNECTION") from error
-    except requests.exceptions.ReadTimeout as error:
-        raise NoAnswer(f"{host} did not answer within {account.timeout:g} s.", "TIMEOUT") from error
+    except (requests.exceptions.ReadTimeout, urllib3.exceptions.TimeoutError) as error:
+        raise late from error
     except requests.exceptions.ConnectionError as error:
-        if _never_connected(error):
+        if _has(error, urllib3.exceptions.NewConnectionError):
             raise NotSent(f"No connection to {host}: nothing answers there.", "NO_CONNECTION") from error
-        raise NoAnswer(f"The connection to {host} broke before it answered.", "CONNECTION_BROKE") from error
-    except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
-        raise NoAnswer(f"The answer of {host} broke off or could not be decoded.", "BROKEN_ANSWER") from error
+        raise broke from error
+    except (
+        requests.exceptions.ChunkedEncodingError,
+        requests.exceptions.ContentDecodingError,
+        urllib3.exceptions.ProtocolError,
+        urllib3.exceptions.DecodeError,
+    ) as error:
+        raise undecodable from error
+    except urllib3.exceptions.SSLError as error:
+        raise broke from error
+    except (requests.exceptions.RequestException, ValueError) as error:
+        reason = f"No request could be made to {host} ({type(error).__name__})."
+        remedy = "Check base_url, token and secret of the target."
+        raise Refused(reason, "INVALID_REQUEST", remedy=remedy) from None
 
 
-def _never_connected(error: BaseException) -> bool:
+def _has(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an error of this kind is at the root of another."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, urllib3.exceptions.NewConnectionError):
+        if isinstance(seen, kind):
             return True
         reason = getattr(seen, "reason", None)
         inner = reason if isinstance(reason, BaseException) else None

@@ -98,6 +98,11 @@ class Webhook(Destination):
                 f"A webhook cannot be delivered to in mode {mode.value!r}.",
                 f"Possible modes: {', '.join(sorted(m.value for m in self.modes))}.",
             )
+        if match:
+            raise Misconfigured(
+                "A webhook takes no match: its receiver knows a record by the primary key.",
+                "Leave `match` out; to tell the receiver another value, add it to `fields`.",
+            )
 
     def limits(self, object_: str, action: Action) -> Limits:  # noqa: ARG002
         return Limits(rows=MAX_ROWS, bytes=MAX_BYTES)
@@ -171,8 +176,6 @@ def _key(secret: str) -> bytes:
 
 def _row(row: Row, batch: Batch) -> dict[str, Any]:
     shown: dict[str, Any] = {"change": row.change.value, "key": row.key, "partition": row.partition}
-    if batch.match_fields:
-        shown["match"] = row.match
     if batch.action is not Action.DELETE:
         shown["record"] = row.payload
     return shown

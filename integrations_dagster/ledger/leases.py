@@ -112,14 +112,14 @@ class Leases(Database):
                 current = tx.execute(
                     sa.select(leases.c.fence).where(leases.c.state_key == state_key).with_for_update()
                 ).scalar()
-                # What runs before this one left: their attempts are fenced off by the lease itself.
-                tx.execute(shards.delete().where(shards.c.state_key == state_key, shards.c.run_id != run_id))
                 if current is None:
                     tx.execute(leases.insert().values(state_key=state_key, **values))
                 elif holder is not None and current == holder.fence:
                     tx.execute(leases.update().where(leases.c.state_key == state_key).values(**values))
                 else:
                     continue  # someone else took it between the look and the taking
+                # What runs before this one left: their attempts are fenced off by the lease itself.
+                tx.execute(shards.delete().where(shards.c.state_key == state_key, shards.c.run_id != run_id))
             return Lease(state_key, run_id, fence)
 
     def _holder(self, state_key: str) -> tuple[Holder | None, bool]:

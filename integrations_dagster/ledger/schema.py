@@ -78,6 +78,14 @@ batches = Table(
     sqlite_autoincrement=True,
 )
 
+# Until when a request that was given up, or repeated, may still take effect although its batch is closed.
+quiet = Table(
+    "quiet",
+    metadata,
+    Column("state_key", String, primary_key=True),
+    Column("until", Float, nullable=False),
+)
+
 facts = Table(
     "facts",
     metadata,

@@ -24,8 +24,8 @@ from integrations_dagster.ledger.batches import (
     unpack_rows,
 )
 from integrations_dagster.ledger.leases import Lease, Leases, ShardLease
-from integrations_dagster.ledger.schema import batches, counters
-from integrations_dagster.vocabulary import LeaseLost, Outcome, Traffic, Worker
+from integrations_dagster.ledger.schema import batches, counters, quiet
+from integrations_dagster.vocabulary import IntegrationsError, Outcome, Traffic, Worker
 
 
 @dataclass(slots=True)
@@ -40,6 +40,10 @@ class OpenBatch:
     rows: tuple[SentRow, ...]
     send_before: float
     deadline: float
+
+
+class AlreadyClosed(IntegrationsError):
+    """A batch that was to be sent again has been answered meanwhile."""
 
 
 class Ledger(Leases):
@@ -99,7 +103,8 @@ class Ledger(Leases):
         `shard` may be a later attempt of the write op that continues the batch of a dead one.
 
         Raises:
-            LeaseLost: The run or this attempt has been replaced, or the batch was given up as unknown.
+            LeaseLost: The run or this attempt has been replaced.
+            AlreadyClosed: The batch was answered meanwhile, by the attempt that it was taken over from.
         """
         with self._transaction() as tx:
             self._check_shard(tx, shard)
@@ -120,13 +125,16 @@ class Ledger(Leases):
                 )
             )
             if updated.rowcount != 1:
-                raise LeaseLost(
-                    f"A batch of the sync {shard.lease.state_key} was given up by a later run.",
-                    "Launch a new run; it delivers what is missing.",
-                )
+                raise AlreadyClosed(f"A batch of the sync {shard.lease.state_key} has been answered or given up.")
 
-    def complete_batch(self, batch: OpenBatch, outcomes: tuple[Outcome, ...], traffic: Traffic) -> bool:
+    def complete_batch(
+        self, batch: OpenBatch, outcomes: tuple[Outcome, ...], traffic: Traffic, *, quiet_until: float = 0.0
+    ) -> bool:
         """Record the answer of a batch. An answer is a fact: it is stored even if the lease is lost.
+
+        Args:
+            quiet_until: When an earlier request of the batch, whose answer was lost, can no longer take effect (seconds
+                since the epoch); 0 if there was none. No later run sends before.
 
         Returns:
             False if the answer came late: the batch had been given up, so its rows become unknown again.
@@ -135,6 +143,7 @@ class Ledger(Leases):
             raise AssertionError(f"{len(outcomes)} outcomes for {len(batch.rows)} rows")
         values = {"outcomes": pack_outcomes(outcomes), "traffic": pack(traffic.as_dict())}
         with self._transaction() as tx:
+            self._keep_quiet(tx, batch, quiet_until)
             if self._close(tx, batch, BatchStatus.COMPLETED, values):
                 return True
             shard = batch.shard
@@ -161,9 +170,14 @@ class Ledger(Leases):
             )
         return False
 
-    def give_up_batch(self, batch: OpenBatch, traffic: Traffic) -> None:
-        """Record that no answer came and none is awaited: what the batch did is unknown."""
+    def give_up_batch(self, batch: OpenBatch, traffic: Traffic, *, quiet_until: float = 0.0) -> None:
+        """Record that no answer came and none is awaited: what the batch did is unknown.
+
+        Args:
+            quiet_until: See `complete_batch`.
+        """
         with self._transaction() as tx:
+            self._keep_quiet(tx, batch, quiet_until)
             self._close(tx, batch, BatchStatus.UNKNOWN, {"traffic": pack(traffic.as_dict())})
 
     def supersede_batch(self, batch: OpenBatch, traffic: Traffic) -> None:
@@ -174,6 +188,32 @@ class Ledger(Leases):
                 .where(batches.c.id == batch.id, batches.c.status == BatchStatus.OPEN)
                 .values(status=BatchStatus.SUPERSEDED, closed=self.now(), traffic=pack(traffic.as_dict()))
             )
+
+    def _keep_quiet(self, tx: Connection, batch: OpenBatch, until: float) -> None:
+        if until <= self.now():
+            return
+        where = quiet.c.state_key == batch.shard.lease.state_key
+        known = tx.execute(sa.select(quiet.c.until).where(where)).scalar()
+        if known is None:
+            tx.execute(quiet.insert().values(state_key=batch.shard.lease.state_key, until=until))
+        elif known < until:
+            tx.execute(quiet.update().where(where).values(until=until))
+
+    def quiet_until(self, state_key: str) -> float:
+        """When the last request whose batch is closed can no longer take effect (seconds since the epoch)."""
+        with self._engine.connect() as connection:
+            query = sa.select(quiet.c.until).where(quiet.c.state_key == state_key)
+            return float(connection.execute(query).scalar() or 0.0)
+
+    def superseded_traffic(self, state_key: str, run_id: str) -> list[dict[str, Any]]:
+        """`Traffic.as_dict()` of a run's batches that had no effect, which are in no log."""
+        query = sa.select(batches.c.traffic).where(
+            batches.c.state_key == state_key,
+            batches.c.run_id == run_id,
+            batches.c.status == BatchStatus.SUPERSEDED,
+        )
+        with self._engine.connect() as connection:
+            return [unpack(blob) for (blob,) in connection.execute(query) if blob]
 
     def _close(self, tx: Connection, batch: OpenBatch, status: BatchStatus, values: dict[str, Any]) -> bool:
         where = sa.and_(batches.c.id == batch.id, batches.c.status == BatchStatus.OPEN)
@@ -207,6 +247,12 @@ class Ledger(Leases):
         )
         with self._engine.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
+
+    def outcomes(self, batch: OpenBatch) -> tuple[Outcome, ...]:
+        """The outcomes of a batch that has been answered; empty if it has none."""
+        with self._engine.connect() as connection:
+            query = sa.select(batches.c.outcomes).where(batches.c.id == batch.id)
+            return unpack_outcomes(connection.execute(query).scalar())
 
     def open_batches(self, state_key: str) -> list[BatchRecord]:
         """Batches without an answer, oldest first."""

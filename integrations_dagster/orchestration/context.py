@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster import DagsterExecutionInterruptedError, DagsterInstance
+from dagster import DagsterExecutionInterruptedError, DagsterInstance, DagsterRunStatus
 
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.orchestration.worker import mark_worker, taking_over
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.storage import storage_path
 from integrations_dagster.vocabulary import IntegrationsError, Partition
+
+CANCELLED = "The run was cancelled. What was acknowledged is recorded; a new run delivers the rest."
 
 
 @contextmanager
@@ -22,7 +24,9 @@ def run_context(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> It
 
     Raises:
         Misconfigured: There is no place for state.
+        dagster.Failure: The run has been cancelled.
     """
+    stop_if_cancelled(context)
     storage = storage_path(os.environ)
     instance: DagsterInstance = context.instance
     log = context.log.info
@@ -41,6 +45,17 @@ def run_context(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> It
         ledger.close()
 
 
+def stop_if_cancelled(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
+    """Refuse to start a step of a run that has been cancelled: steps that share a process begin all the same.
+
+    Raises:
+        dagster.Failure: The run has been cancelled.
+    """
+    run = context.instance.get_run_by_id(context.run.run_id)
+    if run is not None and run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED):
+        raise dg.Failure(description=CANCELLED, allow_retries=False)
+
+
 @contextmanager
 def readable_failures() -> Iterator[None]:
     """Turn the errors that this package raises on purpose into a message, and interruptions into an end without retry.
@@ -55,10 +70,7 @@ def readable_failures() -> Iterator[None]:
         raise dg.Failure(description=text, allow_retries=False) from None
     except (DagsterExecutionInterruptedError, KeyboardInterrupt):
         # An op with a retry policy would be tried again after a cancellation.
-        raise dg.Failure(
-            description="The run was cancelled. What was acknowledged is recorded; a new run delivers the rest.",
-            allow_retries=False,
-        ) from None
+        raise dg.Failure(description=CANCELLED, allow_retries=False) from None
 
 
 def partitions_of(

@@ -100,16 +100,16 @@ def sync_metadata(sync: SyncSpec, plan: Plan, report: RunReport) -> Metadata:
         "object": sync.object,
         "mode": str(sync.mode),
     }
+    if notes := tuple(dict.fromkeys((*plan.notes, *report.notes))):
+        texts["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in notes))
+    if report.reasons:
+        texts["reasons"] = reasons_table(report)
+    if report.bad_rows:
+        texts["rejected_rows"] = rejected_rows(report)
     if plan.versions:
         texts["sql"] = sql_text(plan.versions[-1].sql)
         texts["dagster/column_schema"] = column_schema(plan.versions[-1])
         texts["model_version"] = plan.versions[-1].name
-    if report.bad_rows:
-        texts["rejected_rows"] = rejected_rows(report)
-    if report.reasons:
-        texts["reasons"] = reasons_table(report)
-    if notes := tuple(dict.fromkeys((*plan.notes, *report.notes))):
-        texts["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in notes))
     return {**numbers, **texts}
 
 

@@ -7,7 +7,7 @@ import os
 import dagster as dg
 from dagster._utils.warnings import suppress_dagster_warnings
 
-from integrations_dagster.orchestration.context import partitions_of, readable_failures
+from integrations_dagster.orchestration.context import partitions_of, readable_failures, stop_if_cancelled
 from integrations_dagster.orchestration.metadata import model_metadata, partition_metadata
 from integrations_dagster.orchestration.worker import mark_worker
 from integrations_dagster.sync.spec import ModelSpec
@@ -40,6 +40,7 @@ def model_asset(model: ModelSpec, partitions_def: dg.PartitionsDefinition | None
         from integrations_dagster.sync.query import preview, run_query
 
         with readable_failures():
+            stop_if_cancelled(context.op_execution_context)
             mark_worker(context.instance, context.run)
             storage = storage_path(os.environ)
             partitions = partitions_of(context.op_execution_context, partitions_def)

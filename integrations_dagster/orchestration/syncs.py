@@ -162,6 +162,9 @@ def _record_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
         with readable_failures(), run_context(context) as ctx:
             report = record(sync, ctx, planned, [WriteSummary.from_dict(part) for part in summaries])
         metadata = sync_metadata(sync, planned, report)
+        if partitions_def:
+            # Dagster puts the run's metadata on each of its partitions: this tells that the numbers are the run's.
+            metadata["partitions_in_run"] = len(planned.versions)
         if report.failures:
             # A failed asset has no materialization, so its numbers are kept as an observation.
             for key in context.partition_keys if partitions_def else [None]:

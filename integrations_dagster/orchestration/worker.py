@@ -116,7 +116,9 @@ def is_alive(instance: DagsterInstance) -> Callable[[Holder], bool]:
             return False
         run = instance.get_run_by_id(holder.run_id) if holder.known else None
         if run is None:
-            return time.time() - holder.heartbeat < HEARTBEAT_SILENCE
+            # Runs of another Dagster instance that shares the storage give no heartbeat, but their process is seen.
+            seen = holder.known and process is True
+            return seen or time.time() - holder.heartbeat < HEARTBEAT_SILENCE
         return not run.is_finished
 
     return alive

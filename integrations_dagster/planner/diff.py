@@ -6,6 +6,7 @@ primary key to another.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ from integrations_dagster.vocabulary import Action, Change, Counts, GuardTripped
 DIGEST_VERSION = "1"
 """Part of every source digest: raising it makes all rows candidates once, and sends none whose payload is the same."""
 
-NORMALIZED = {"exact": "{}", "trim": "trim({})", "trim_lower": "lower(trim({}))"}
+_SPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
+_TRIMMED = f"trim({{}}, {literal(_SPACE)})"
+NORMALIZED = {"exact": "{}", "trim": _TRIMMED, "trim_lower": f"lower({_TRIMMED})"}
+"""SQL of the normalizations; white space is all that Unicode calls so, as destinations strip it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,9 @@ def _judge(connection: duckdb.DuckDBPyConnection, has_match: bool, partitions: s
         FROM model m LEFT JOIN doubles d ON d.match = m.match LEFT JOIN elsewhere e ON e.key = m.key
         WHERE m.key IS NULL OR m.match IS NULL OR d.match IS NOT NULL OR e.key IS NOT NULL"""
     )
+    connection.execute(
+        "CREATE TEMP VIEW claims AS SELECT key, match FROM model WHERE key IS NOT NULL AND match IS NOT NULL"
+    )
     # A key's own record is the one with its match value; failing that, the newest one it has.
     connection.execute(
         """CREATE TEMP TABLE compared AS
@@ -270,7 +277,8 @@ def _find_candidates(
 ) -> list[str]:
     connection.execute(
         f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, destination_id, payload_digest,
-            verdict AS change, '{Action.UPSERT}' AS action, 0 AS wave, false AS linked, false AS follows, again
+            verdict AS change, '{Action.UPSERT}' AS action, 0 AS wave, false AS linked,
+            CAST(NULL AS VARCHAR) AS follows, again
         FROM compared WHERE verdict IN ('added', 'changed')"""
     )
     # Records that a candidate's key has under other match values than its row has now.
@@ -287,7 +295,7 @@ def _find_candidates(
             row[0]
             for row in connection.execute(
                 """SELECT s.match FROM strays s JOIN candidates c ON c.key = s.key
-                ANTI JOIN compared claim ON claim.match = s.match
+                ANTI JOIN claims claim ON claim.match = s.match
                 WHERE c.action = 'upsert' AND s.source_digest IS NOT NULL ORDER BY s.match"""
             ).fetchall()
         ]
@@ -319,21 +327,22 @@ def _move(connection: duckdb.DuckDBPyConnection) -> None:
         return
     movers = {key: Mover(key, tuple(holders or ()), renames) for key, holders, renames in rows}
     decided = resolve(movers)
-    connection.execute("CREATE TEMP TABLE decided (key VARCHAR, action VARCHAR, wave INTEGER)")
+    connection.execute("CREATE TEMP TABLE decided (key VARCHAR, action VARCHAR, wave INTEGER, follows VARCHAR)")
     connection.executemany(
-        "INSERT INTO decided VALUES (?, ?, ?)", [[key, str(a), wave] for key, (a, wave) in decided.items()]
+        "INSERT INTO decided VALUES (?, ?, ?, ?)",
+        [[key, str(move.action), move.wave, move.follows] for key, move in decided.items()],
     )
     connection.execute(
-        """UPDATE candidates SET action = d.action, wave = d.wave, linked = true
+        """UPDATE candidates SET action = d.action, wave = d.wave, follows = d.follows, linked = true
         FROM decided d WHERE d.key = candidates.key"""
     )
 
 
 def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partitions: list[str]) -> None:
     where = f"s.partition IN ({', '.join(literal(partition) for partition in partitions)})"
-    # A record that another row's match value claims is handed over, not deleted. One record is removed once, even
-    # where two of its names are in doubt. A stray is removed only after the row that replaces it was accepted, and
-    # never while its key renames it or waits.
+    # A record that another row's match value claims is handed over, not deleted: also under another name of it, and
+    # while the claim is invalid. One record is removed once, even where two of its names are in doubt. A stray is
+    # removed only after the row that replaces it was accepted, and never while its key renames it or waits.
     connection.execute(
         f"""CREATE TEMP TABLE removals AS
         WITH gone AS (
@@ -345,7 +354,11 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
             WHERE v.verdict = 'unchanged' OR c.action = '{Action.UPSERT}'
         )
         SELECT * FROM gone g
-        ANTI JOIN compared claim ON claim.match = g.match AND claim.key <> g.key
+        ANTI JOIN claims claim ON claim.match = g.match AND claim.key <> g.key
+        ANTI JOIN (
+            SELECT s.destination_id, c.key FROM snapshot s JOIN claims c ON c.match = s.match
+            WHERE s.destination_id IS NOT NULL
+        ) same ON same.destination_id = g.destination_id AND same.key <> g.key
         ANTI JOIN (SELECT key FROM held WHERE status = 'in_doubt') doubt ON doubt.key = g.key
         QUALIFY g.destination_id IS NULL OR row_number() OVER (PARTITION BY g.destination_id ORDER BY g.number DESC) = 1
         """
@@ -362,7 +375,8 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
         f"""UPDATE candidates SET linked = true WHERE key IN (SELECT key FROM removals WHERE NOT missing);
         INSERT INTO candidates
         SELECT r.key, r.match, r.partition, coalesce(r.source_digest, ''), r.destination_id, NULL, '{Change.REMOVED}',
-            '{Action.DELETE}', r.wave, NOT r.missing, NOT r.missing AND c.key IS NOT NULL, h.key IS NOT NULL
+            '{Action.DELETE}', r.wave, NOT r.missing,
+            CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL
         FROM removals r LEFT JOIN candidates c ON c.key = r.key
             LEFT JOIN held h ON h.key = r.key AND h.status = 'rejected'"""
     )
@@ -380,6 +394,12 @@ def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
             "DELETE FROM candidates WHERE key NOT IN (SELECT key FROM candidates ORDER BY wave, key LIMIT ?)",
             [settings.limit],
         )
+    # Without the row that it follows a row cannot be delivered.
+    while connection.execute(
+        """DELETE FROM candidates WHERE follows IS NOT NULL AND follows NOT IN (SELECT key FROM candidates)
+        RETURNING key"""
+    ).fetchall():
+        pass
     return before - _scalar(connection, "SELECT count(*) FROM candidates")
 
 
@@ -432,8 +452,12 @@ def _write_bad(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         SELECT CAST(-1 AS BIGINT) AS ordinal, coalesce(key, '') AS key, coalesce(match, '') AS match, partition,
             '{Change.CHANGED}' AS change, '{Status.INVALID}' AS status, digest AS source_digest, '' AS payload_digest,
             code, reason, false AS remember
-        FROM bad"""
-    if _scalar(connection, "SELECT count(*) FROM bad"):
+        FROM bad
+        UNION ALL BY NAME
+        SELECT -1 AS ordinal, c.key, c.match, c.partition, '{Change.CHANGED}' AS change, '{Status.INVALID}' AS status,
+            c.digest AS source_digest, '' AS payload_digest, h.code, h.reason, true AS remember
+        FROM compared c JOIN held h ON h.key = c.key WHERE c.verdict = 'invalid'"""
+    if _scalar(connection, f"SELECT count(*) FROM ({query})"):
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
 
 

@@ -3,7 +3,9 @@
 What an event does to the records of the snapshot:
 
 - an acknowledged write of key K with match value m and destination id d replaces (K, m); any older record with the same
-  match value or id is that record under an earlier owner or name, and goes;
+  match value, or of K with the same id, is that record under an earlier owner or name, and goes, and so does one of
+  another key with that id whose state is unknown. (Where it is known, two keys are one record at the destination, as
+  merged contacts are: both stay, or each run would send the other.)
 - an acknowledged delete removes the record, by key and match value or by id;
 - an unknown write (or a late answer) leaves its record with unknown digests, and so every other record that it may have
   touched: the same match value or id; an unknown delete likewise, and the ids are forgotten: if the record is gone, the
@@ -28,6 +30,7 @@ import pyarrow.parquet as pq
 
 from integrations_dagster.destinations.base import GONE
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
+from integrations_dagster.planner.rows import table
 from integrations_dagster.planner.state import (
     HELD_COLUMNS,
     SNAPSHOT_COLUMNS,
@@ -199,8 +202,8 @@ def _write_events(scratch: Path, batches: Iterable[BatchRecord], last: int) -> t
         pq.ParquetWriter(scratch / "batches.parquet", BATCHES) as log,
     ):
         for chunk in _chunks(batches, 500):
-            events.write_table(_events(chunk))
-            log.write_table(pa.Table.from_pylist([_batch_row(batch) for batch in chunk], schema=BATCHES))
+            events.write_table(table((event for batch in chunk for event in _events(batch)), EVENTS))
+            log.write_table(table(map(_batch_row, chunk), BATCHES))
             count += sum(len(batch.rows) for batch in chunk)
             assert chunk[-1].number is not None
             last = max(last, chunk[-1].number)
@@ -233,35 +236,39 @@ def _batch_row(batch: BatchRecord) -> dict[str, Any]:
     }
 
 
-def _events(chunk: list[BatchRecord]) -> pa.Table:
-    """The rows of several batches as events; built a column at a time, because this is done for every row sent."""
-    columns: dict[str, list[Any]] = {name: [] for name in EVENTS.names}
-    for batch in chunk:
-        count = len(batch.rows)
-        answers = batch.outcomes or (_NO_ANSWER if batch.repeatable else _DOUBT,) * count
-        effects = {
-            (action, status): _effect(batch, action, status)
-            for action, status in {(row.action, answer.status) for row, answer in zip(batch.rows, answers, strict=True)}
+def _events(batch: BatchRecord) -> Iterator[dict[str, Any]]:
+    effects: dict[tuple[Action, Status], str] = {}
+    answers = batch.outcomes or (_NO_ANSWER if batch.repeatable else _DOUBT,) * len(batch.rows)
+    same = {
+        "number": batch.number,
+        "run_id": batch.run_id,
+        "shard": batch.shard,
+        "closed": batch.closed,
+        "late": batch.status is BatchStatus.LATE,
+        "reference": batch.idempotency_key,
+    }
+    for row, answer in zip(batch.rows, answers, strict=True):
+        kind = row.action, answer.status
+        if kind not in effects:
+            effects[kind] = _effect(batch, *kind)
+        yield {
+            **same,
+            "ordinal": row.ordinal,
+            "effect": effects[kind],
+            "key": row.key,
+            "match": row.match,
+            "partition": row.partition,
+            "change": row.change,
+            "action": row.action,
+            "outcome": answer.status,
+            "destination_id": answer.destination_id or row.destination_id,
+            "source_digest": row.source_digest,
+            "payload_digest": row.payload_digest,
+            "code": answer.code,
+            "reason": answer.reason,
+            "request_id": answer.request_id,
+            "gone": answer.code == GONE,
         }
-        for name, value in (
-            ("number", batch.number),
-            ("run_id", batch.run_id),
-            ("shard", batch.shard),
-            ("closed", batch.closed),
-            ("late", batch.status is BatchStatus.LATE),
-            ("reference", batch.idempotency_key),
-        ):
-            columns[name] += [value] * count
-        for row, answer in zip(batch.rows, answers, strict=True):
-            columns["effect"].append(effects[row.action, answer.status])
-            columns["destination_id"].append(answer.destination_id or row.destination_id)
-        for name in ("ordinal", "key", "match", "partition", "change", "action", "source_digest", "payload_digest"):
-            columns[name] += [getattr(row, name) for row in batch.rows]
-        columns["outcome"] += [answer.status for answer in answers]
-        for name in ("code", "reason", "request_id"):
-            columns[name] += [getattr(answer, name) for answer in answers]
-        columns["gone"] += [answer.code == GONE for answer in answers]
-    return pa.table(columns, schema=EVENTS)
 
 
 _NO_ANSWER = Outcome(Status.UNSENT, None, "NO_ANSWER", "No answer came; what the request did is unknown.")
@@ -316,7 +323,13 @@ CREATE TEMP TABLE ended_by_match AS
     SELECT match, max(number) AS number FROM events WHERE effect = 'write' GROUP BY match;
 CREATE TEMP TABLE ended_by_id AS
     SELECT destination_id, max(number) AS number FROM events
-    WHERE destination_id IS NOT NULL AND (effect IN ('write', 'delete') OR gone) GROUP BY destination_id;
+    WHERE destination_id IS NOT NULL AND (effect = 'delete' OR gone OR effect = 'write' AND action = 'update')
+    GROUP BY destination_id;
+CREATE TEMP TABLE met_by_key AS
+    SELECT destination_id, key, max(number) AS number FROM events
+    WHERE destination_id IS NOT NULL AND effect = 'write' GROUP BY destination_id, key;
+CREATE TEMP TABLE met AS
+    SELECT destination_id, max(number) AS number FROM met_by_key GROUP BY destination_id;
 CREATE TEMP TABLE ended_by_key AS
     SELECT key, match, max(number) AS number FROM events WHERE effect = 'delete' GROUP BY key, match;
 CREATE TEMP TABLE blurred_by_match AS
@@ -370,6 +383,8 @@ WITH records AS (
     FROM records r
     LEFT JOIN ended_by_match em ON em.match = r.match
     LEFT JOIN ended_by_id ei ON ei.destination_id = r.destination_id
+    LEFT JOIN met_by_key mk ON mk.destination_id = r.destination_id AND mk.key = r.key
+    LEFT JOIN met ON met.destination_id = r.destination_id
     LEFT JOIN ended_by_key ek ON ek.key = r.key AND ek.match = r.match
     LEFT JOIN lost_by_match lm ON lm.match = r.match
     LEFT JOIN lost_by_id li ON li.destination_id = r.destination_id
@@ -377,6 +392,8 @@ WITH records AS (
     LEFT JOIN blurred_by_id bi ON bi.destination_id = r.destination_id
     WHERE NOT coalesce(em.number > r.number, false)
         AND NOT coalesce(ei.number > r.number, false)
+        AND NOT coalesce(mk.number > r.number, false)
+        AND NOT (r.source_digest IS NULL AND coalesce(met.number > r.number, false))
         AND NOT coalesce(ek.number > r.number, false)
 ), confirmed_records AS (
     SELECT j.key, j.match,

@@ -4,7 +4,8 @@ One record at the destination has one match value, and a row's record follows it
 updated by its destination id. That fails while another row's record still has the new value. So:
 
 - a row whose new match value is free renames its record;
-- a row that waits for a value until another row has renamed its record away comes one wave later;
+- a row that waits for a value until another row has renamed its record away comes one wave later, and only if that
+  was accepted;
 - a value held by a row that is gone, or that goes round in a circle (two rows that swap), is taken over: the row is
   written by match value, onto the record that has it.
 """
@@ -32,9 +33,24 @@ class Mover:
     renames: bool
 
 
-def resolve(movers: Mapping[str, Mover]) -> dict[str, tuple[Action, int]]:
-    """Decide action and wave of each mover; waves are delivered one after the other."""
-    decided: dict[str, tuple[Action, int]] = {}
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How a mover is delivered.
+
+    Attributes:
+        action: By match value or by destination id.
+        wave: Waves are delivered one after the other.
+        follows: Key of the row that must have been accepted before, or None.
+    """
+
+    action: Action
+    wave: int = 0
+    follows: str | None = None
+
+
+def resolve(movers: Mapping[str, Mover]) -> dict[str, Move]:
+    """Decide how each mover is delivered."""
+    decided: dict[str, Move] = {}
     for start in movers:
         # Iterative walk along "waits for": chains can be long. A key met again on the way closes a circle.
         path: list[str] = []
@@ -43,7 +59,7 @@ def resolve(movers: Mapping[str, Mover]) -> dict[str, tuple[Action, int]]:
         while key is not None and key not in decided:
             if key in on_path:
                 for member in path[on_path[key] :]:
-                    decided[member] = (Action.UPSERT, 0)
+                    decided[member] = Move(Action.UPSERT)
                 path = path[: on_path[key]]
                 break
             on_path[key] = len(path)
@@ -58,12 +74,13 @@ def _blocker(movers: Mapping[str, Mover], key: str) -> str | None:
     return next((holder for holder in movers[key].holders if holder in movers and movers[holder].renames), None)
 
 
-def _decide(mover: Mover, movers: Mapping[str, Mover], decided: Mapping[str, tuple[Action, int]]) -> tuple[Action, int]:
+def _decide(mover: Mover, movers: Mapping[str, Mover], decided: Mapping[str, Move]) -> Move:
     if not mover.holders:
-        return (Action.UPDATE if mover.renames else Action.UPSERT), 0
+        return Move(Action.UPDATE if mover.renames else Action.UPSERT)
     blocker = _blocker(movers, mover.key)
-    if blocker is not None and decided[blocker][0] is Action.UPDATE:
+    if blocker is not None and decided[blocker].action is Action.UPDATE:
         others = [holder for holder in mover.holders if holder != blocker]
         action = Action.UPDATE if mover.renames and not others else Action.UPSERT
-        return action, decided[blocker][1] + 1
-    return Action.UPSERT, 0
+        # If the blocker is not accepted, the value is still on its record, which is not this row's to write on.
+        return Move(action, decided[blocker].wave + 1, blocker)
+    return Move(Action.UPSERT)

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import tenacity
 
 from integrations_dagster.sandbox.shop_words import BAD_EMAILS, CITIES, FIRST_NAMES, LAST_NAMES, MAILBOXES, NOTES
-from integrations_dagster.vocabulary import Misconfigured
+from integrations_dagster.vocabulary import IntegrationsError, Misconfigured
 
 FIRST_DAY = "2026-06-01"
 DAYS = 90
 """Orders are placed from 2026-06-01 to 2026-08-29."""
 
 Parameters = dict[str, object]
+
+_PATIENCE = 30.0
+"""Seconds to wait for another process that has the file open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def describe_shop(path: Path) -> Shop:
     """
     if not path.exists():
         raise Misconfigured(f"There is no sample warehouse at {path}.", "Create it with `make warehouse`.")
-    with duckdb.connect(str(path), read_only=True) as connection:
+    with _open(path, read_only=True) as connection:
         return _shop(connection, path)
 
 
@@ -105,7 +109,7 @@ def change_some(path: Path, round: int | None = None) -> Shop:
     if round not in (None, before.rounds + 1):
         raise ValueError(f"{path} has been changed {before.rounds} times: round {round} is not the next one.")
     number = before.rounds + 1
-    with duckdb.connect(str(path)) as connection:
+    with _open(path) as connection:
         # Another salt for each round, so that it is not the same rows that change.
         _prepare(connection, before.seed * 1_000 + number)
         connection.execute("BEGIN")
@@ -115,6 +119,22 @@ def change_some(path: Path, round: int | None = None) -> Shop:
         connection.execute("UPDATE raw.shop SET rounds = ?", [number])
         connection.execute("COMMIT")
     return describe_shop(path)
+
+
+def _open(path: Path, *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open the file, waiting while another process has it open: a writer and others exclude each other."""
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_message(match=".*lock.*"),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
+        stop=tenacity.stop_after_delay(_PATIENCE),
+        reraise=True,
+    )
+    try:
+        return attempts(duckdb.connect, str(path), read_only=read_only)
+    except duckdb.Error as error:
+        raise IntegrationsError(
+            f"{path} cannot be opened. {error}\n", "Close what has it open, or delete it and run `make warehouse`."
+        ) from error
 
 
 def _shop(connection: duckdb.DuckDBPyConnection, path: Path) -> Shop:

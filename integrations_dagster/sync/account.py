@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import uuid
 from dataclasses import dataclass
 
 from integrations_dagster.delivery.accounts import Account, AccountSettings, connect
@@ -61,19 +62,34 @@ def connect_account(sync: SyncSpec, ctx: RunContext) -> Connected:
 
 
 def identify(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
-    """The id of the account that the state is keyed by; asks the destination where it can tell.
+    """What the sync's state is keyed by beside its name: the account and the object in it.
+
+    A real account is asked once for each token, and its answer is kept, so that a run with nothing to do sends nothing.
 
     Raises:
-        DestinationUnavailable: It does not answer.
-        Misconfigured: It refuses the credentials.
+        DestinationUnavailable: It was never asked before, and does not answer.
+        Misconfigured: It was never asked before, and refuses the credentials.
     """
+    return f"{_account(sync, ctx, connected)}/{sync.object}"
+
+
+def _account(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
     account = connected.account
     if account.in_sandbox:
-        _probe(sync, ctx, connected)
         return account.identity
+    asked = "\0".join((account.identity, account.base_url, account.token or ""))
+    # The name of the file tells accounts apart, and nothing of the token.
+    path = ctx.storage / "accounts" / hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
+    if path.exists():
+        return path.read_text("utf-8")
     told = _probe(sync, ctx, connected)
     distinct = told or hashlib.blake2b(account.base_url.encode(), digest_size=8).hexdigest()
-    return f"{account.identity}:{distinct}"
+    identity = f"{account.identity}:{distinct}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+    draft.write_text(identity, "utf-8")
+    draft.replace(path)
+    return identity
 
 
 def _probe(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str | None:
@@ -100,8 +116,6 @@ def _probe(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str | None:
         return drive.run(start)
     except Unavailable as error:
         remedy = "Nothing was sent and nothing is lost: launch the run again when it answers."
-        if connected.account.in_sandbox:
-            remedy = "Start the sandbox with `make ui` or `integrations sandbox`, and launch the run again."
         raise DestinationUnavailable(f"{where}: {destination.label} is unavailable. {error.reason}", remedy) from error
     except DestinationError as error:
         raise Misconfigured(f"{where}: {refusal(destination.label, error)}") from error

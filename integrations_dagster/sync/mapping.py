@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -21,20 +22,53 @@ class Mapped:
 
     Attributes:
         wave: Rows of one wave are delivered before those of the next.
-        follows: Whether it is delivered only if its key's other row in the shard was accepted.
+        follows: Key of the row in the shard that must have been accepted before, or None.
     """
 
     row: Row
     wave: int
-    follows: bool
+    follows: str | None
     outcome: Outcome | None = None
+
+
+_EPOCH = {True: datetime(1970, 1, 1, tzinfo=UTC), False: datetime(1970, 1, 1)}  # noqa: DTZ001 (timestamps without zone)
+
+
+def _values(column: pa.Array[Any]) -> list[Any]:
+    """A column as Python values.
+
+    Timestamps are counted from the epoch here, in microseconds, because pyarrow imports pandas for them.
+    """
+    kind = column.type
+    if not pa.types.is_timestamp(kind):
+        try:
+            return column.to_pylist()
+        except (ValueError, OverflowError):
+            return [_value(scalar) for scalar in column]
+    zoned = kind.tz is not None
+    counted = column.cast(pa.timestamp("us", kind.tz), safe=False).view(pa.int64()).to_pylist()
+    return [None if n is None else _moment(_EPOCH[zoned], n) for n in counted]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return ValueError("the value is outside what can be sent")
+
+
+def _moment(epoch: datetime, microseconds: int) -> datetime | ValueError:
+    try:
+        return epoch + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return ValueError("the time is outside the years 1 to 9999")
 
 
 def _encoded(encode: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
     result: list[Any] = []
     for value in values:
-        if value is None:
-            result.append(None)
+        if value is None or isinstance(value, ValueError):
+            result.append(value)
             continue
         try:
             result.append(encode(value))
@@ -60,7 +94,7 @@ class Mapper:
         """Map one Arrow batch of a shard file."""
         fixed = {name: rows.column(name).to_pylist() for name in rows.schema.names if not name.startswith("c:")}
         columns = {
-            column: _encoded(self._destination.encode, rows.column(f"c:{column}").to_pylist())
+            column: _encoded(self._destination.encode, _values(rows.column(f"c:{column}")))
             for column in self._sync.columns
         }
         for i in range(rows.num_rows):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from integrations_dagster.planner.fold import OUTCOMES
+from integrations_dagster.planner.rows import table
 from integrations_dagster.planner.state import sync_file
 from integrations_dagster.vocabulary import Outcome, Row, Status
 
@@ -51,7 +51,7 @@ class OutcomeFile:
     def _flush(self) -> None:
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._draft, OUTCOMES)
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=OUTCOMES))
+        self._writer.write_table(table(self._rows, OUTCOMES))
         self._rows.clear()
 
     def finish(self) -> None:

@@ -8,12 +8,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.planner.diff import Diff, Settings, Source, diff
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.state import Home, Manifest
@@ -76,7 +77,7 @@ def plan(
     lease = ctx.ledger.acquire(key, ctx.run_id, ctx.worker, alive=ctx.alive, known=known)
     home = Home.of(ctx.storage, sync.name, account)
     try:
-        wait_for_open_batches(sync, ctx, key)
+        wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         previous = home.manifest()
         manifest = fold_into(ctx, HeldState(lease, home), mapping_digest=sync.mapping_digest)
@@ -86,7 +87,7 @@ def plan(
             source = _source(sync, connected, versions)
             result = diff(home, manifest, source, _settings(sync, connected, options), folder)
         shards = tuple(
-            Shard(ctx.run_id, index, str(path), rows, lease.fence, account, len(result.shards))
+            Shard(ctx.run_id, index, str(path), rows, lease.fence, account, len(result.shards), sync.mapping_digest)
             for index, (path, rows) in enumerate(result.shards)
         )
         made = Plan(
@@ -153,7 +154,8 @@ def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions) -> Set
         removes=sync.mode is Mode.MIRROR,
         removal_limit=sync.removal_limit,
         allow_removals=options.allow_removals,
-        shards=sync.shards,
+        # Each shard has at least one request in flight, and together they have no more than the account's.
+        shards=min(sync.shards, sync.destination.in_flight),
         # A further write op must save more than the second that a step costs.
         shard_rows=20 * rows,
         limit=options.limit,
@@ -230,8 +232,13 @@ def preview(
     previous = home.manifest()
     with tempfile.TemporaryDirectory(prefix="integrations-preview-") as text:
         folder = Path(text)
-        batches = ctx.ledger.closed_after(key, previous.last_number)
-        folded = fold(home, batches, now=ctx.ledger.now(), write_log=False, folder=folder / "state")
+        closed = list(ctx.ledger.closed_after(key, previous.last_number))
+        last = ctx.ledger.last_number(key)
+        unknown = [
+            replace(batch, status=BatchStatus.UNKNOWN, number=last + place)
+            for place, batch in enumerate(ctx.ledger.open_batches(key), start=1)
+        ]
+        folded = fold(home, [*closed, *unknown], now=ctx.ledger.now(), write_log=False, folder=folder / "state")
         if not folded.changed or not folded.manifest.generation > previous.generation:
             state, manifest = home, previous
         else:

@@ -14,6 +14,10 @@ WAIT = 0.2
 """Seconds between two looks at the clock while waiting for the threads."""
 
 
+def _nothing() -> None:
+    return None
+
+
 class Pool(Generic[T]):
     """Runs `work` on items in several threads.
 
@@ -30,8 +34,9 @@ class Pool(Generic[T]):
         self._errors: list[BaseException] = []
 
     def _run(self) -> None:
-        work, close = self._worker()
+        close: Callable[[], None] = _nothing
         try:
+            work, close = self._worker()
             while (item := self._items.get()) is not None:
                 try:
                     if not self._errors:

@@ -11,7 +11,14 @@ from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
 from integrations_dagster.sync.spec import SyncSpec
-from integrations_dagster.sync.state import HeldState, drop_plans, fold_into, state_key, wait_for_open_batches
+from integrations_dagster.sync.state import (
+    HeldState,
+    drop_plan,
+    drop_plans,
+    fold_into,
+    state_key,
+    wait_for_open_batches,
+)
 from integrations_dagster.vocabulary import IntegrationsError
 
 
@@ -35,14 +42,18 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
             "Nothing that was delivered is lost: launch a new run, and it delivers what is missing.",
         )
     report = read_report(home, plan.run_id)
-    if report is None:
+    if report is not None:
+        # The lease may be another run's by now, and with it the plans of this home.
+        drop_plan(home, plan.run_id)
+    else:
         started = time.monotonic()
         ctx.ledger.heartbeat(lease)
         # Every write op has ended, so a batch that is still open belongs to an attempt that died.
-        wait_for_open_batches(sync, ctx, key)
+        wait_for_open_batches(sync, ctx, key, quietly=False)
         fold_into(ctx, HeldState(lease, home))
-        report = make_report(sync, home, plan, parts, started)
+        report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
         write_report(home, plan.run_id, report)
-    drop_plans(home)
+        ctx.ledger.check(lease)
+        drop_plans(home)
     ctx.ledger.release(lease)
     return report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,18 @@ BAD_ROWS = 100
 REPORT = "report.json"
 
 
-def make_report(sync: SyncSpec, home: Home, plan: Plan, parts: Sequence[WriteSummary], started: float) -> RunReport:
+def make_report(
+    sync: SyncSpec,
+    home: Home,
+    plan: Plan,
+    parts: Sequence[WriteSummary],
+    superseded: Sequence[Mapping[str, Any]],
+    started: float,
+) -> RunReport:
     """Make the account of a run whose batches have been folded and whose plan folder is still there.
 
     Args:
+        superseded: Traffic of the run's batches that had no effect and so are in no log.
         started: `time.monotonic()` at the start of `record`.
     """
     with duckdb.connect() as connection:
@@ -51,9 +59,9 @@ def make_report(sync: SyncSpec, home: Home, plan: Plan, parts: Sequence[WriteSum
             """SELECT any_value(reason), count(*) AS n FROM final WHERE status = 'rejected'
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 10"""
         ).fetchall()
-        traffic = Traffic.total(
-            json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall() if text != "{}"
-        )
+        sent = [json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]
+    # A batch that was given up because its writer died has told no traffic.
+    traffic = Traffic.total([*filter(None, sent), *superseded])
     counts, outcomes = _settle(plan, tally)
     candidates = sum(shard.candidates for shard in plan.shards)
     fresh = candidates - again

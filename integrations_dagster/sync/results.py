@@ -55,6 +55,7 @@ class Shard:
         fence: The lease's fence that the run holds.
         account: The destination account's id, as the state is keyed by it.
         of: Shards of the run; the account's requests in flight are divided among them.
+        mapping: Digest of the mapping that it was planned with.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Shard:
     fence: int
     account: str
     of: int = 1
+    mapping: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

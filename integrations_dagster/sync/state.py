@@ -26,22 +26,24 @@ class HeldState:
     home: Home
 
 
-def wait_for_open_batches(sync: SyncSpec, ctx: RunContext, key: str) -> None:
-    """Wait until each open batch is answered or can no longer take effect; then give up those without an answer.
+def wait_for_open_batches(sync: SyncSpec, ctx: RunContext, key: str, *, quietly: bool) -> None:
+    """Wait until no request of an earlier run can take effect any more; then give up batches without an answer.
 
-    What an earlier run's writer sent may still arrive at the destination until its deadline.
+    What a writer sent may still take effect until its deadline, whether its batch is still open or was given up.
     """
     told = False
     while True:
         ctx.ledger.give_up_expired(key)
         pending = ctx.ledger.open_batches(key)
-        if not pending or ctx.stop.is_set():
+        quiet = ctx.ledger.quiet_until(key) if quietly else 0.0
+        wait = max([quiet, *(batch.deadline for batch in pending)]) - ctx.ledger.now()
+        if (wait <= 0 and not pending) or ctx.stop.is_set():
             return
-        wait = max(batch.deadline for batch in pending) - ctx.ledger.now()
         if not told:
+            run = f" of run {pending[0].run_id}" if pending else ""
             ctx.log(
-                f"Sync {sync.name!r}: waiting up to {max(wait, 0):.0f} s, because {len(pending)} request(s) of run "
-                f"{pending[0].run_id} were in flight when it ended and may still take effect."
+                f"Sync {sync.name!r}: waiting up to {max(wait, 0):.0f} s, because requests{run} without an answer may "
+                "still take effect."
             )
             told = True
         ctx.stop.wait(min(max(wait, 0.0) + 0.01, 0.5))
@@ -67,12 +69,15 @@ def fold_into(ctx: RunContext, held: HeldState, *, mapping_digest: str | None = 
     return folded.manifest
 
 
-def drop_plans(home: Home, keep: str | None = None) -> None:
-    """Delete the folded plan folders, except that of the run `keep`."""
-    kept = home.plan_folder(keep) if keep else None
+def drop_plans(home: Home) -> None:
+    """Delete all plan folders, which have been folded; the caller holds the lease."""
     for folder in (home.folder / "plans").glob("*"):
-        if folder != kept:
-            _remove_tree(folder)
+        _remove_tree(folder)
+
+
+def drop_plan(home: Home, run_id: str) -> None:
+    """Delete the plan folder of one run, which has been recorded."""
+    _remove_tree(home.plan_folder(run_id))
 
 
 def _remove_tree(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from integrations_dagster.delivery.sender import Sender, Sending
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.store import OpenBatch
-from integrations_dagster.sync.account import connect_account
+from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.mapping import Mapped, Mapper
 from integrations_dagster.sync.outcomes import OutcomeFile
@@ -25,7 +24,7 @@ from integrations_dagster.sync.pool import Pool
 from integrations_dagster.sync.results import Progress, Shard, WriteSummary
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import state_key
-from integrations_dagster.vocabulary import SUCCEEDED, Action, Outcome, Row, Status
+from integrations_dagster.vocabulary import SUCCEEDED, Action, Misconfigured, Outcome, Row, Status
 
 DRAIN = 10.0
 """Seconds that requests in flight are given when the run is cancelled."""
@@ -33,12 +32,6 @@ READ_ROWS = 2000
 """Rows read from the shard file at a time."""
 PROGRESS_EVERY = 5.0
 """Seconds between two reports of progress."""
-REPLACEMENT = Outcome(
-    Status.REJECTED,
-    None,
-    "REPLACEMENT_NOT_ACCEPTED",
-    "The record is kept, because the row that replaces it was not accepted.",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +80,20 @@ def write(
     return _Write(sync, ctx, shard, progress, retry).run()
 
 
+def _waiting(key: str) -> Outcome:
+    """Of a row that takes, or leaves, a match value only once another row has been accepted."""
+    reason = f"It waits for the row with the key {key}, which was not accepted; the next run tries again."
+    return Outcome(Status.REJECTED, None, "WAITS_FOR_ANOTHER_ROW", reason)
+
+
+def _followed(path: Path) -> frozenset[str]:
+    """Keys whose acceptance others wait for."""
+    keys: set[str] = set()
+    for rows in pq.ParquetFile(path).iter_batches(100_000, columns=["follows"]):
+        keys.update(str(key) for key in rows.column("follows").drop_null().to_pylist())
+    return frozenset(keys)
+
+
 class _Write:
     def __init__(
         self,
@@ -102,6 +109,7 @@ class _Write:
         self._progress = progress
         self._retry = retry
         self._connected = connect_account(sync, ctx)
+        self._check_unchanged()
         lease = Lease(state_key(sync, shard.account), shard.run_id, shard.fence)
         self._lease = ctx.ledger.begin_shard(lease, shard.index, ctx.worker)
         self._sending = Sending(threading.Event())
@@ -109,17 +117,28 @@ class _Write:
         limits = {action: destination.limits(sync.object, action) for action in Action}
         self._mapper = Mapper(sync, destination, limits[Action.UPSERT].row_bytes)
         self._packer = Packer(limits, sync.batch_rows)
-        senders = max(1, math.ceil(sync.destination.in_flight / shard.of))
+        senders = max(1, sync.destination.in_flight // shard.of)
         self._pool: Pool[_Item] = Pool(senders, self._sender)
         self._outcomes = OutcomeFile(Path(shard.path).parent, shard.index, self._lease.fence)
-        followed = pq.read_table(shard.path, columns=["key"], filters=[("follows", "==", True)])
-        self._followed = frozenset(followed.column("key").to_pylist())
+        self._followed = _followed(Path(shard.path))
         self._accepted: set[str] = set()
         self._lock = threading.Lock()
         self._done = 0
         self._rejected = 0
         self._started = time.monotonic()
         self._last_tick = self._started
+
+    def _check_unchanged(self) -> None:
+        """A step reads YAML and environment anew, and delivers what was planned or nothing."""
+        account = identify(self._sync, self._ctx, self._connected)
+        if account == self._shard.account and self._sync.mapping_digest == self._shard.mapping:
+            return
+        what = "account or object" if account != self._shard.account else "mapping"
+        raise Misconfigured(
+            f"Sync {self._sync.name!r} ({self._sync.source}): its {what} was changed while run {self._shard.run_id} "
+            "was under way.",
+            "Launch a new run.",
+        )
 
     def run(self) -> WriteSummary:
         try:
@@ -145,7 +164,7 @@ class _Write:
         for batch in self._ctx.ledger.shard_batches(self._lease):
             if batch.status is BatchStatus.COMPLETED:
                 earlier.settled.update((r.ordinal, o) for r, o in zip(batch.rows, batch.outcomes, strict=True))
-            elif batch.status is BatchStatus.UNKNOWN and not batch.repeatable:
+            elif not batch.repeatable:
                 earlier.settled.update((row.ordinal, Outcome(Status.IN_DOUBT)) for row in batch.rows)
             elif batch.status is BatchStatus.OPEN:
                 again += 1
@@ -187,8 +206,8 @@ class _Write:
             self._count((row,), (earlier.settled[row.ordinal],))
         elif mapped.outcome is not None:
             self._settle(row, mapped.outcome)
-        elif mapped.follows and row.key not in self._accepted:
-            self._settle(row, REPLACEMENT)
+        elif mapped.follows is not None and mapped.follows not in self._accepted:
+            self._settle(row, _waiting(mapped.follows))
         elif row.ordinal in earlier.continued:
             batch = earlier.continued[row.ordinal]
             collected = earlier.collected.setdefault(batch.id, [])
@@ -205,7 +224,14 @@ class _Write:
 
     def _continued(self, batch: BatchRecord) -> OpenBatch:
         return OpenBatch(
-            batch.id, self._lease, batch.attempt, batch.idempotency_key, True, batch.rows, 0.0, batch.deadline
+            batch.id,
+            self._lease,
+            batch.attempt,
+            batch.idempotency_key,
+            batch.repeatable,
+            batch.rows,
+            0.0,
+            batch.deadline,
         )
 
     def _settle(self, row: Row, outcome: Outcome) -> None:

@@ -71,12 +71,6 @@ def test_a_delivery_carries_rows_key_and_change() -> None:
     assert outcomes == [Outcome(Status.CREATED), Outcome(Status.UPDATED)]
 
 
-def test_match_values_are_sent_where_there_are_any() -> None:
-    hook = signed()
-    _, requests = drive(hook, hook.deliver(batch([row(1, "a@example.com")])), [Response(200)])
-    assert body_of(requests[0])["rows"][0]["match"] == "a@example.com"
-
-
 def test_removed_rows_have_no_record() -> None:
     hook = signed()
     rows = [row(1, "1", Action.DELETE)]
@@ -201,10 +195,12 @@ def test_a_throttle_waits_as_told() -> None:
     assert caught.value.wait == 12.0
 
 
-def test_check_takes_any_object_and_match_in_two_modes() -> None:
+def test_check_takes_any_object_in_two_modes_and_no_match() -> None:
     hook = Webhook()
     hook.check("anything at all", Mode.UPSERT, [], ["a"])
-    hook.check("customers", Mode.MIRROR, ["a", "b"], [])
+    hook.check("customers", Mode.MIRROR, [], [])
+    with pytest.raises(Misconfigured, match="knows a record by the primary key"):
+        hook.check("customers", Mode.MIRROR, ["email"], [])
     with pytest.raises(Misconfigured, match="mirror, upsert"):
         hook.check("customers", Mode.DELETE, [], [])
     with pytest.raises(Misconfigured, match="empty"):

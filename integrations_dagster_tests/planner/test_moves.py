@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from integrations_dagster.planner.moves import Mover, resolve
+from integrations_dagster.planner.moves import Move, Mover, resolve
 from integrations_dagster.vocabulary import Action
 
 
@@ -11,7 +11,7 @@ def mover(key: str, *holders: str, renames: bool = True) -> Mover:
 
 
 def decide(*movers: Mover) -> dict[str, tuple[str, int]]:
-    return {key: (action.value, wave) for key, (action, wave) in resolve({m.key: m for m in movers}).items()}
+    return {key: (move.action.value, move.wave) for key, move in resolve({m.key: m for m in movers}).items()}
 
 
 def test_a_free_value_is_a_rename() -> None:
@@ -24,6 +24,11 @@ def test_a_chain_renames_from_its_free_end() -> None:
         "b": ("update", 1),
         "c": ("update", 0),
     }
+
+
+def test_who_waits_follows_the_row_it_waits_for() -> None:
+    resolved = resolve({m.key: m for m in (mover("a", "b"), mover("b"))})
+    assert (resolved["a"].follows, resolved["b"].follows) == ("b", None)
 
 
 def test_a_circle_is_taken_over_by_match_value() -> None:
@@ -50,4 +55,4 @@ def test_a_chain_of_thousands_does_not_exhaust_the_stack() -> None:
     movers = {str(i): Mover(str(i), (str(i + 1),), True) for i in range(20_000)}
     movers["20000"] = Mover("20000", (), True)
     decided = resolve(movers)
-    assert decided["0"] == (Action.UPDATE, 20_000)
+    assert decided["0"] == Move(Action.UPDATE, 20_000, "1")

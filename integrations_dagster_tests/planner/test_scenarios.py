@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from integrations_dagster.planner.diff import diff
+from integrations_dagster.planner.fold import OUTCOMES
+from integrations_dagster.planner.rows import table
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured
-from integrations_dagster_tests.planner.world import REJECTED_NAME, Fate, World
+from integrations_dagster_tests.planner.world import REJECTED_NAME, WORKER, Fate, World
 
 
 @pytest.fixture(params=[True, False], ids=["mirror", "upsert"])
@@ -199,3 +201,71 @@ def test_a_record_that_may_have_been_deleted_and_was_created_again_is_found_by_i
     mirror.run(model, lost_after)
     mirror.run({"b": ("y@x.org", "1")})
     assert mirror.crm.by_match == {"y@x.org": "1"}
+
+
+def test_a_record_that_was_renamed_unseen_and_is_claimed_is_not_deleted(mirror: World) -> None:
+    mirror.run({"a": ("x@x.org", "1"), "o": ("o@x.org", "1")})
+    mirror.run({"a": ("z@x.org", "1"), "o": ("o@x.org", "1")}, lost_after)
+    (record,) = [i for i, (email, _) in mirror.crm.records.items() if email == "z@x.org"]
+    result = mirror.run({"b": ("z@x.org", "2"), "o": ("o@x.org", "1")})
+    assert result.counts.removed == 0
+    assert mirror.crm.records[record] == ("z@x.org", "2")
+
+
+def test_a_claim_that_is_invalid_still_keeps_a_record_from_deletion(mirror: World) -> None:
+    mirror.run({"old": ("x@x.org", "1"), "o": ("o@x.org", "1")})
+    result = mirror.run({"a": ("x@x.org", "2"), "b": ("x@x.org", "3"), "o": ("o@x.org", "1")})
+    assert (result.counts.invalid, result.counts.removed) == (2, 0)
+    assert mirror.crm.by_match["x@x.org"] == "1"
+
+
+def test_a_row_does_not_write_on_a_record_whose_rename_was_rejected(world: World) -> None:
+    world.run({"b": ("y@x.org", "2")})
+    (record,) = world.crm.records
+    world.run({"a": ("y@x.org", "1"), "b": ("z@x.org", REJECTED_NAME)})
+    assert world.crm.records == {record: ("y@x.org", "2")}
+    world.run({"a": ("y@x.org", "1"), "b": ("z@x.org", "3")})
+    assert world.crm.records[record] == ("z@x.org", "3")
+    assert world.crm.by_match == {"z@x.org": "3", "y@x.org": "1"}
+
+
+def test_match_values_that_differ_in_any_white_space_are_one(world: World) -> None:
+    result = world.run({"a": ("x@x.org", "1"), "b": ("x@x.org\t", "2"), "c": ("\u00a0X@x.org", "3")})
+    assert result.counts.invalid == 3
+
+
+def test_two_keys_that_are_one_record_are_not_sent_for_ever(mirror: World) -> None:
+    mirror.run({"a": ("x@x.org", "1"), "o": ("o@x.org", "1")})
+    mirror.crm.merged["second@x.org"] = next(i for i, (email, _) in mirror.crm.records.items() if email == "x@x.org")
+    model = {"a": ("x@x.org", "1"), "b": ("second@x.org", "2"), "o": ("o@x.org", "1")}
+    mirror.run(model)
+    assert mirror.run(model).shards == []
+    # One of them leaves: the record is still the other one's.
+    mirror.run({"b": ("second@x.org", "2"), "o": ("o@x.org", "1")})
+    assert set(mirror.crm.by_match) == {"x@x.org", "o@x.org"}
+
+
+def test_rows_that_stay_invalid_are_named_by_every_plan(world: World) -> None:
+    model = {"a": ("x@x.org", "1"), "b": ("y@x.org", "1")}
+    first = world.run({"b": ("y@x.org", "1")})
+    assert first.counts.added == 1
+    world.runs += 1
+    lease = world.ledger.acquire("contacts@crm", "run-x", WORKER, alive=lambda _holder: False)
+    folder = world.home.plan_folder("run-x")
+    result = diff(world.home, world.home.manifest(), world.source(model), world.settings(), folder)
+    (row,) = pq.read_table(result.shards[0][0]).to_pylist()
+    told = {
+        **{name: row[name] for name in ("ordinal", "key", "match", "partition", "change", "source_digest")},
+        "status": "invalid",
+        "payload_digest": "",
+        "code": "VALUE",
+        "reason": "Too long.",
+        "remember": True,
+    }
+    pq.write_table(table([told], OUTCOMES), folder / "outcomes-000-1.parquet")
+    world.fold(lease)
+    for _ in range(2):
+        again = world.run(model)
+        assert (again.counts.invalid, again.shards) == (1, [])
+    held = pq.read_table(world.home.folder / world.home.manifest().held).to_pylist()
+    assert [(h["key"], h["reason"]) for h in held] == [("a", "Too long.")]

@@ -46,10 +46,13 @@ class Crm:
 
     records: dict[str, tuple[str, str]] = field(default_factory=dict)
     writes: int = 0
+    merged: dict[str, str] = field(default_factory=dict)
+    """Match values that lead to a record under another one, as a merged contact's second email does."""
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def _id_of(self, match: str) -> str | None:
-        return next((i for i, (held, _) in self.records.items() if held == match), None)
+        found = next((i for i, (held, _) in self.records.items() if held == match), None)
+        return found or self.merged.get(match)
 
     def apply(self, row: SentRow, name: str) -> Outcome:
         if row.action is Action.DELETE:
@@ -63,7 +66,8 @@ class Crm:
         found = self._id_of(row.match)
         if row.action is Action.UPSERT:
             target = found or str(next(self._ids))
-            self.records[target] = (row.match, name)
+            match = self.records[target][0] if row.match in self.merged else row.match
+            self.records[target] = (match, name)
             return Outcome(Status.UPDATED if found else Status.CREATED, target)
         assert row.destination_id is not None
         if row.destination_id not in self.records:
@@ -177,7 +181,9 @@ class World:
                 members = list(group)
                 for start in range(0, len(members), self.batch_rows):
                     part = [
-                        r for r in members[start : start + self.batch_rows] if not r["follows"] or r["key"] in accepted
+                        r
+                        for r in members[start : start + self.batch_rows]
+                        if r["follows"] is None or r["follows"] in accepted
                     ]
                     if part:
                         yield tuple(map(_sent, part)), [r.get("c:name") or "" for r in part]

@@ -100,7 +100,7 @@ def test_objects(api: Api, sandbox: SandboxClient, object_: str, key: str) -> No
     api.session.headers["Authorization"] = "Bearer wrong"
     assert contract.exchange(api, "GET", base, base).status_code == 401
     assert contract.checked >= 35
-    print(f"{contract.checked} bodies checked against HubSpot's schemas for {object_}")  # noqa: T201
+    print(f"{contract.checked} bodies checked against HubSpot's schemas for {object_}")
 
 
 def test_properties(api: Api) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +129,7 @@ def test_a_round_changes_adds_and_removes_a_little(tmp_path: Path) -> None:
     assert any(old not in after for old, _ in passed.values()), "no email went on from a removed customer"
     assert any((new, old) in passed.values() for old, new in passed.values()), "no two customers swapped emails"
 
-    late = {row for row in _query(path, f"SELECT CAST(ordered_at AS DATE) FROM raw.orders WHERE id > {ORDERS}")}
+    late = set(_query(path, f"SELECT CAST(ordered_at AS DATE) FROM raw.orders WHERE id > {ORDERS}"))
     assert 1 <= len(late) <= 3
     assert late <= late_days
 
@@ -144,6 +147,21 @@ def test_a_round_is_done_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="round 1 is not the next one"):
         change_some(path, round=1)
     assert describe_shop(path).rounds == 1
+
+
+def test_a_round_waits_for_a_reader_in_another_process(tmp_path: Path) -> None:
+    path = tmp_path / "shop.duckdb"
+    create_shop(path, customers=20, orders=20)
+    code = "import sys, duckdb; c = duckdb.connect(sys.argv[1], read_only=True); print('open', flush=True); input()"
+    reader = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "open\n"
+    release = threading.Timer(0.3, lambda: reader.communicate("\n"))
+    release.start()
+    assert change_some(path).rounds == 1
+    release.join()
 
 
 def test_it_appears_at_once_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 import psutil
+import requests
 
 from integrations_dagster.delivery.engine import RetrySettings
 from integrations_dagster.ledger.leases import Holder
@@ -145,6 +146,15 @@ class Bench:
         assert report.counts.adds_up(), report.counts
         assert sum(report.outcomes.values()) == report.candidates, report.outcomes
         return report
+
+    def delete_record(self, object_: str, record: str) -> None:
+        """Delete a record as a person would at HubSpot."""
+        answer = requests.delete(
+            f"{self.endpoint.url}/crm/v3/objects/{object_}/{record}",
+            headers={"Authorization": f"Bearer {self.endpoint.token}"},
+            timeout=10,
+        )
+        answer.raise_for_status()
 
     def emails(self) -> dict[str, str | None]:
         """What HubSpot holds: email to first name."""

@@ -18,7 +18,7 @@ from integrations_dagster.sync.results import Plan, WriteSummary
 from integrations_dagster.sync.spec import DestinationSpec, FieldSpec, SyncSpec, TargetSpec
 from integrations_dagster.sync.state import state_key
 from integrations_dagster.sync.write import write
-from integrations_dagster.vocabulary import LeaseLost, Mode, Status
+from integrations_dagster.vocabulary import LeaseLost, Misconfigured, Mode, Status
 from integrations_dagster_tests.ledger.test_store import rows
 from integrations_dagster_tests.sync.harness import FAST, Bench
 
@@ -201,3 +201,39 @@ def test_a_step_of_a_replaced_run_stops_and_says_what_to_do(bench: Bench, sync: 
         write(sync, old, made.shards[0])
     with pytest.raises(LeaseLost):
         record(sync, old, made, [WriteSummary(0, "", 0.0)])
+
+
+def test_a_request_whose_answer_was_an_outage_is_waited_for_although_its_batch_is_closed(
+    bench: Bench, sync: SyncSpec
+) -> None:
+    """A gateway that gives up does not mean that what stands behind it has."""
+    bench.client.faults([{"match": {"path": UPSERTS}, "fault": {"kind": "status", "status": 504}}])
+    assert bench.run(sync).outcomes[Status.UNSENT] == 40
+    bench.client.clear_faults()
+    started = time.monotonic()
+    assert bench.run(sync).failures == ()
+    assert any("may still take effect" in line for line in bench.logged), bench.logged
+    assert time.monotonic() - started > 1.5, "the timeout of this destination is 3 s, counted from the last request"
+
+
+def test_record_called_again_leaves_the_plan_of_the_next_run_alone(bench: Bench, sync: SyncSpec) -> None:
+    first = bench.context("first")
+    made = bench.plan(sync, first)
+    parts = bench.write(sync, first, made.shards)
+    report = record(sync, first, made, parts)
+    bench.load("people", people(40, 2), COLUMNS)
+    second = bench.context("second")
+    newer = bench.plan(sync, second)
+    assert record(sync, first, made, parts) == report
+    assert record(sync, second, newer, bench.write(sync, second, newer.shards)).failures == ()
+    assert bench.emails() == expected(40, 2)
+
+
+def test_a_sync_that_was_changed_under_way_delivers_what_was_planned_or_nothing(bench: Bench, sync: SyncSpec) -> None:
+    made = bench.plan(sync, bench.context("run"))
+    other = dataclasses.replace(sync, fields=(*sync.fields, FieldSpec("lastname", "firstname")))
+    with pytest.raises(Misconfigured, match=r"its mapping was changed while run run was under way.*Launch a new run"):
+        write(other, bench.context("run"), made.shards[0])
+    with pytest.raises(Misconfigured, match="its account or object was changed"):
+        write(dataclasses.replace(sync, object="companies"), bench.context("run"), made.shards[0])
+    assert bench.emails() == {}

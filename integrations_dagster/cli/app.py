@@ -1,0 +1,168 @@
+"""`integrations`: the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from integrations_dagster.cli import project as projects
+from integrations_dagster.vocabulary import IntegrationsError
+
+app = typer.Typer(
+    name="integrations",
+    help="Reverse ETL inside Dagster: deliver SQL models to the APIs of business tools.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProjectOption = Annotated[Path, typer.Option("--project", help="Any folder of the project.", show_default="here")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Deliver at most N rows; removes nothing.")]
+KeysOption = Annotated[
+    list[str] | None, typer.Option(help="Only these primary keys, separated by commas; removes nothing.")
+]
+PartitionOption = Annotated[list[str] | None, typer.Option("--partition", help="A partition key; may be repeated.")]
+QueryOption = Annotated[bool, typer.Option("--query/--no-query", help="Query the model, or use its newest version.")]
+HERE = Path()
+
+
+@app.command("list")
+def list_syncs(project: ProjectOption = HERE) -> None:
+    """List the syncs of the project, and what is broken in it."""
+    from integrations_dagster.cli import show
+
+    loaded = projects.load(project)
+    show.print_syncs(show.out(), loaded.specs, loaded.broken)
+
+
+@app.command()
+def preview(
+    sync: str,
+    limit: LimitOption = None,
+    keys: KeysOption = None,
+    partition: PartitionOption = None,
+    query: QueryOption = True,
+    samples: Annotated[int, typer.Option(min=0, help="Payloads to show.")] = 5,
+    project: ProjectOption = HERE,
+) -> None:
+    """Show what a run of SYNC would send: counts and sample payloads. Nothing is sent."""
+    from integrations_dagster.cli import run, show
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.sync(sync)
+    launch = run.Launch(projects.windows(loaded, spec, partition or ()), limit, projects.parse_keys(keys), query)
+    found = run.preview_sync(spec, storage, launch, show.err(), samples)
+    show.print_preview(show.out(), spec, found)
+
+
+@app.command()
+def run(
+    sync: str,
+    limit: LimitOption = None,
+    keys: KeysOption = None,
+    partition: PartitionOption = None,
+    query: QueryOption = True,
+    project: ProjectOption = HERE,
+) -> None:
+    """Deliver SYNC from this terminal, with a progress bar."""
+    from integrations_dagster.cli import run, show
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.sync(sync)
+    launch = run.Launch(projects.windows(loaded, spec, partition or ()), limit, projects.parse_keys(keys), query)
+    made, report = run.run_sync(spec, storage, launch, show.err())
+    console = show.out()
+    target = spec.destination.target.name
+    show.print_run(console, f"{spec.name}, target {target}", {spec.name: show.numbers_of_report(made, report)})
+    show.print_bad_rows(console, report)
+    show.print_notes(console, dict.fromkeys((*made.notes, *report.notes)))
+    if report.failures:
+        raise IntegrationsError(f"Sync {spec.name!r} failed. {' '.join(report.failures)}")
+
+
+@app.command()
+def warehouse(
+    path: Annotated[Path, typer.Option(help="The DuckDB file to create.")] = Path("warehouse.duckdb"),
+    customers: Annotated[int, typer.Option(min=1, help="Rows of raw.customers.")] = 50_000,
+    orders: Annotated[int, typer.Option(min=0, help="Rows of raw.orders.")] = 500_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Create the sample warehouse: raw tables of a subscription shop."""
+    from integrations_dagster.cli import show
+    from integrations_dagster.sandbox.shop import create_shop, describe_shop
+
+    if path.exists() and not force:
+        shop = describe_shop(path)
+        state = f"is there already, changed {shop.rounds} time(s)"
+    else:
+        shop = create_shop(path, customers, orders)
+        state = "created"
+    show.out().print(
+        f"{path}: {state}; made with {shop.customers:,} customers and {shop.orders:,} orders.", markup=False
+    )
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="A port of 127.0.0.1; 0: the last one if it is free, else any.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log each request.")] = False,
+    project: ProjectOption = HERE,
+) -> None:
+    """Serve the sandbox, the local stand-in of all destinations, until Ctrl-C. Its state is kept."""
+    from integrations_dagster.cli import show
+    from integrations_dagster.sandbox.server import serve
+
+    storage = projects.prepare(projects.project_root(project))
+    show.err().print(f"Sandbox of {storage}. Stop it with Ctrl-C.", markup=False)
+    serve(storage, port, quiet=not verbose)
+
+
+@app.command()
+def demo(project: ProjectOption = HERE) -> None:
+    """Run the demo's syncs through Dagster into the sandbox, change some rows, and run again."""
+    from integrations_dagster.cli.demo import run_demo
+
+    run_demo(projects.project_root(project))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Where to begin to look for a free port of 127.0.0.1.")] = 3000,
+    project: ProjectOption = HERE,
+) -> None:
+    """Start the Dagster UI and its daemon with the sandbox beside them, until Ctrl-C."""
+    from integrations_dagster.cli.ui import run_ui
+
+    raise typer.Exit(run_ui(projects.project_root(project), port))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: an error that this package raises on purpose is a message, not a traceback.
+
+    Args:
+        arguments: Those after the program's name; default: the process's own.
+
+    Raises:
+        SystemExit: Always.
+    """
+    try:
+        app(arguments, prog_name="integrations")
+    except IntegrationsError as error:
+        _tell(error)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _tell(error: IntegrationsError) -> None:
+    from integrations_dagster.cli import show
+
+    console = show.err()
+    console.print(f"Error: {error.message.rstrip()}", style="red", markup=False, soft_wrap=True)
+    if error.remedy:
+        console.print(error.remedy, markup=False, soft_wrap=True)

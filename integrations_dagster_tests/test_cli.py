@@ -1,0 +1,333 @@
+"""The command line: a sync from the terminal, and errors as messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from integrations_dagster.cli.project import parse_keys, prepare
+from integrations_dagster.cli.ui import free_port
+from integrations_dagster.sandbox.client import SandboxClient
+from integrations_dagster.sandbox.endpoint import read_endpoint
+from integrations_dagster.sandbox.process import answering, ensure_running, stop
+from integrations_dagster.vocabulary import IntegrationsError
+
+PYPROJECT = """
+[project]
+name = "shop_syncs"
+version = "0"
+[tool.dg]
+directory_type = "project"
+[tool.dg.project]
+root_module = "shop_syncs"
+defs_module = "shop_syncs.defs"
+"""
+DEFS = """
+type: integrations_dagster.Warehouse
+attributes: {name: warehouse, kind: duckdb, path: warehouse.duckdb}
+---
+type: integrations_dagster.Model
+attributes: {sql: people.sql, primary_key: id}
+---
+type: integrations_dagster.Model
+attributes:
+  sql: visits.sql
+  primary_key: id
+  partitions: {daily: {start: 2026-06-01, end: 2026-06-04}}
+---
+type: integrations_dagster.Destination
+attributes: {name: crm, kind: hubspot, targets: {sandbox: {sandbox: true}}}
+---
+type: integrations_dagster.Destination
+attributes: {name: hook, kind: webhook, targets: {sandbox: {sandbox: true}}}
+---
+type: integrations_dagster.Sync
+attributes:
+  name: contacts
+  model: people
+  destination: crm
+  object: contacts
+  mode: upsert
+  match: {email: email}
+  fields: {firstname: name}
+---
+type: integrations_dagster.Sync
+attributes:
+  name: visits_to_hook
+  model: visits
+  destination: hook
+  object: visits
+  mode: upsert
+  fields: {id: id}
+"""
+
+
+class Shell:
+    """Runs `integrations` in a project of its own, in this process."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root = root
+        self.storage = root / ".dagster_home" / "integrations"
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        with warnings.catch_warnings():
+            # This version of typer and the newest click do not agree on a name.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from integrations_dagster.cli import main
+
+            self._capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
+        told = self._capsys.readouterr()
+        assert ended.value.code == code, told.out + told.err
+        return told.out + told.err
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a process of its own."""
+        return {**os.environ, "PYTHONPATH": str(self.root)}
+
+    def people(self, sql: str) -> None:
+        with duckdb.connect(str(self.root / "warehouse.duckdb")) as connection:
+            connection.execute(sql)
+
+    @property
+    def sandbox(self) -> SandboxClient:
+        return SandboxClient(ensure_running(self.storage)[0])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("project")
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "shop_syncs" / "defs" / "all").mkdir(parents=True)
+    (root / "shop_syncs" / "__init__.py").touch()
+    (root / "shop_syncs" / "defs" / "__init__.py").touch()
+    (root / "shop_syncs" / "defs" / "all" / "defs.yaml").write_text(DEFS)
+    (root / "sql").mkdir()
+    (root / "sql" / "people.sql").write_text("SELECT id, email, name FROM people")
+    (root / "sql" / "visits.sql").write_text(
+        "SELECT id FROM visits WHERE day >= CAST($partition_start AS TIMESTAMPTZ) "
+        "AND day < CAST($partition_end AS TIMESTAMPTZ)"
+    )
+    yield root
+    stop(root / ".dagster_home" / "integrations")
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """A folder that is no project."""
+    return _in(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def shell(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """A project with 200 people, and a sandbox that knows none of them."""
+    shell = _in(root, monkeypatch, capsys)
+    shell.people(
+        """CREATE OR REPLACE TABLE people AS
+            SELECT i AS id, 'p' || i || '@example.com' AS email, 'Person ' || i AS name FROM range(200) r(i);
+        CREATE OR REPLACE TABLE visits AS
+            SELECT i AS id, TIMESTAMPTZ '2026-06-01 00:00:00+00' + to_days(CAST(i % 3 AS INTEGER)) AS day
+            FROM range(30) r(i)"""
+    )
+    # Another storage folder is another sandbox, and so another account, of which nothing is known.
+    stop(shell.storage)
+    shutil.rmtree(shell.storage, ignore_errors=True)
+    ensure_running(shell.storage)
+    return shell
+
+
+def _in(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    for name in ("INTEGRATIONS_STORAGE", "INTEGRATIONS_TARGET"):
+        monkeypatch.delenv(name, raising=False)
+    home = folder / ".dagster_home"
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return Shell(folder, capsys)
+
+
+def _count(text: str, label: str) -> int:
+    found = re.search(rf"^\s*{label}\s+([\d,]+)", text, re.MULTILINE)
+    assert found, f"{label} is not in:\n{text}"
+    return int(found[1].replace(",", ""))
+
+
+def test_preview_sends_nothing_and_run_sends_what_it_showed(shell: Shell) -> None:
+    text = shell("preview", "contacts", "--samples", "1")
+    assert "Nothing is sent" in text
+    assert re.search(r"^\s*200\s+200\s+0\s+0\s+0\s+0\s+0\s+200\s*$", text, re.MULTILINE), text
+    sample = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    assert sample["email"].endswith("@example.com")
+    assert sample["firstname"].startswith("Person ")
+    assert shell.sandbox.records("contacts") == []
+
+    text = shell("run", "contacts")
+    assert (_count(text, "queried"), _count(text, "created"), _count(text, "rejected")) == (200, 200, 0)
+    assert len(shell.sandbox.records("contacts")) == 200
+
+    before = shell.sandbox.last_seq()
+    text = shell("run", "contacts")
+    assert (_count(text, "unchanged"), _count(text, "requests")) == (200, 0)
+    writes = [r for r in shell.sandbox.received(since=before) if r["method"] == "POST" and "batch" in r["path"]]
+    assert writes == []
+
+
+def test_a_test_send_of_a_few_rows(shell: Shell) -> None:
+    text = shell("run", "contacts", "--keys", "7,8", "--keys", "9")
+    assert (_count(text, "created"), _count(text, "excluded")) == (3, 197)
+    emails = {record["properties"]["email"] for record in shell.sandbox.records("contacts")}
+    assert emails == {"p7@example.com", "p8@example.com", "p9@example.com"}
+    shell("run", "contacts", "--limit", "5")
+    assert len(shell.sandbox.records("contacts")) == 8
+
+
+def test_without_a_query_the_newest_version_is_used(shell: Shell) -> None:
+    shell("run", "contacts", "--limit", "1")
+    shell.people("DELETE FROM people")
+    assert _count(shell("run", "contacts", "--no-query"), "queried") == 200
+    assert _count(shell("run", "contacts"), "queried") == 0
+
+
+def test_a_partitioned_sync_runs_by_partition(shell: Shell) -> None:
+    text = shell("run", "visits_to_hook", code=1)
+    assert "--partition" in text
+    assert "2026-06-01 to 2026-06-03" in text
+    assert "no partition 2027-01-01" in shell("run", "visits_to_hook", "--partition", "2027-01-01", code=1)
+    text = shell("run", "visits_to_hook", "--partition", "2026-06-01", "--partition", "2026-06-02")
+    assert _count(text, "queried") == 20
+    assert len(shell.sandbox.webhook_records("hook", "visits")) == 20
+    assert "not partitioned" in shell("run", "contacts", "--partition", "2026-06-01", code=1)
+
+
+def test_rejected_rows_are_shown_with_their_reason(shell: Shell) -> None:
+    shell.people("UPDATE people SET email = 'not an email' WHERE id = 3")
+    text = shell("run", "contacts")
+    assert _count(text, "rejected") == 1
+    assert re.search(r"3\s+rejected\s+.*not an email", text), text
+
+
+def test_a_run_that_is_interrupted_records_and_the_next_delivers_the_rest(shell: Shell) -> None:
+    shell.sandbox.configure(latency=1.0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "integrations_dagster.cli", "run", "contacts"],
+        cwd=shell.root,
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not any("upsert" in request["path"] for request in shell.sandbox.received()):
+            assert time.monotonic() < deadline, "no request arrived"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        text, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "Traceback" not in text
+    assert "sending nothing new" in text, text
+    shell.sandbox.configure(latency=0)
+    shell("run", "contacts")
+    assert {record["writes"] for record in shell.sandbox.records("contacts")} == {1}
+    assert len(shell.sandbox.records("contacts")) == 200
+
+
+def test_errors_are_one_message_and_exit_code_1(shell: Shell) -> None:
+    assert "Known: contacts, visits_to_hook" in shell("run", "contact", code=1)
+    (shell.root / "sql" / "people.sql").write_text("SELECT nothing")
+    try:
+        text = shell("run", "contacts", code=1)
+    finally:
+        (shell.root / "sql" / "people.sql").write_text("SELECT id, email, name FROM people")
+    assert "sql/people.sql" in text
+    assert "nothing" in text
+    stop(shell.storage)
+    assert "integrations sandbox" in shell("run", "contacts", code=1)
+
+
+def test_a_failed_run_gives_its_lease_back(shell: Shell) -> None:
+    shell.people("INSERT INTO people VALUES (1, 'again@example.com', 'Again')")
+    assert "not unique" in shell("run", "contacts", code=1)
+    shell.people("DELETE FROM people WHERE email = 'again@example.com'")
+    assert _count(shell("run", "contacts"), "created") == 200
+
+
+def test_list_names_every_sync(shell: Shell) -> None:
+    text = shell("list")
+    assert re.search(r"contacts\s+people\s+crm: contacts\s+upsert\s+sandbox", text), text
+    assert "visits_to_hook" in text
+
+
+def test_the_sample_warehouse_is_made_once(outside: Shell) -> None:
+    sizes = ("--customers", "50", "--orders", "60", "--path", "sample.duckdb")
+    assert "created; made with 50 customers and 60 orders" in outside("warehouse", *sizes)
+    assert "is there already, changed 0 time(s)" in outside("warehouse", "--path", "sample.duckdb")
+    assert "with 70 customers" in outside("warehouse", *sizes[2:], "--customers", "70", "--force")
+
+
+def test_outside_of_a_project_it_says_so(outside: Shell) -> None:
+    assert "in no Dagster project" in outside("list", code=1)
+    assert "pyproject.toml" in outside("sandbox", code=1)
+
+
+def test_without_any_variable_the_home_is_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAGSTER_HOME", "INTEGRATIONS_STORAGE"):
+        monkeypatch.setenv(name, "")
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    assert prepare(tmp_path) == tmp_path / ".dagster_home" / "integrations"
+    assert (tmp_path / ".dagster_home" / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path / ".dagster_home")
+
+
+def test_the_sandbox_serves_until_it_is_told_to_stop(outside: Shell) -> None:
+    (outside.root / "pyproject.toml").touch()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "integrations_dagster.cli", "sandbox"], cwd=outside.root, env=outside.environment
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (endpoint := read_endpoint(outside.storage)) is None or not answering(endpoint):
+            assert time.monotonic() < deadline, "it does not answer"
+            assert process.poll() is None, "it ended"
+            time.sleep(0.05)
+        assert endpoint.pid == process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert not answering(endpoint)
+
+
+def test_keys_are_separated_by_commas_but_for_composite_ones() -> None:
+    assert parse_keys(["1,2", " 3 ", '["a,b","c"]']) == ("1", "2", "3", '["a,b","c"]')
+    assert parse_keys(None) == ()
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+    with pytest.raises(IntegrationsError, match="No port"):
+        free_port(65_536)
