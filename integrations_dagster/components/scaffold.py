@@ -84,7 +84,7 @@ class SyncScaffolder(ExampleScaffolder):
         destination: crm          # a Destination of any folder
         object: contacts          # what the rows become there
         mode: upsert              # upsert: create and update; mirror: also remove
-        match: {email: email}     # how the destination recognizes a record: its field, and the model's column
+        match: {email: email}     # what a record is recognized by: field and column; a webhook takes none
         fields:                   # field of the destination: column of the model
           firstname: first_name
           lastname: {column: last_name}

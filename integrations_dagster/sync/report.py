@@ -56,7 +56,9 @@ def make_report(
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 3"""
         ).fetchall()
         reasons = connection.execute(
-            """SELECT any_value(reason), count(*) AS n FROM final WHERE status = 'rejected'
+            # Reasons with one code may each name their own row's value: then the code leads, and one is the example.
+            """SELECT CASE WHEN count(DISTINCT reason) > 1 THEN any_value(code) || ', for example: ' || min(reason)
+                ELSE any_value(reason) END, count(*) AS n FROM final WHERE status = 'rejected'
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 10"""
         ).fetchall()
         sent = [json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]

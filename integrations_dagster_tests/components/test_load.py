@@ -57,12 +57,12 @@ def test_all_in_one_file_is_the_same(project: ProjectFolder) -> None:
 
 def test_what_yaml_says_arrives_in_the_spec(project: ProjectFolder) -> None:
     text = SYNC + (
-        "  match: {name: full_name}\n  batch: {rows: 7}\n  shards: 2\n  trigger: model\n  removal_limit: 3%\n"
+        "  batch: {rows: 7}\n  shards: 2\n  trigger: model\n  removal_limit: 3%\n"
         "  fail_when: {rejected_above: 4%}\n  alerts: {slack: '#a', when: {rejected_above: 0.01}}\n"
     )
     project.write("people_to_hook", text)
     (sync,) = load_specs(project.root)
-    assert (sync.match, sync.batch_rows, sync.shards, sync.on_model) == ({"name": "full_name"}, 7, 2, True)
+    assert (sync.batch_rows, sync.shards, sync.on_model) == (7, 2, True)
     assert (sync.removal_limit, sync.fail_rejected_above) == (0.03, 0.04)
     assert (sync.alerts.slack, sync.alerts.rejected_above) == ("#a", 0.01)
 

@@ -213,7 +213,7 @@ def sleeper() -> Iterator[Worker]:
 
 def state_key(shop: Shop) -> str:
     """What the hook's lease is kept under."""
-    return f"customers_to_hook@webhook:sandbox:{shop.client.endpoint.id}"
+    return f"customers_to_hook@webhook:sandbox:{shop.client.endpoint.id}:events/customers"
 
 
 def test_a_sync_that_another_run_holds_is_waited_for(shop: Shop, instance: DagsterInstance, sleeper: Worker) -> None:

@@ -70,7 +70,7 @@ def test_after_enough_runs_the_destination_equals_the_model(
     assert bench.run(sync).candidates == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_faults_mixed_at_random(bench: Bench, seed: int) -> None:
     print(f"seed {seed}")
     choice = random.Random(seed)
