@@ -6,75 +6,16 @@ primary key to another.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from integrations_dagster.planner.moves import Mover, resolve
-from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, sync_file
-from integrations_dagster.vocabulary import Action, Change, Counts, GuardTripped, Misconfigured, Status
-
-DIGEST_VERSION = "1"
-"""Part of every source digest: raising it makes all rows candidates once, and sends none whose payload is the same."""
-
-_SPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
-_TRIMMED = f"trim({{}}, {literal(_SPACE)})"
-NORMALIZED = {"exact": "{}", "trim": _TRIMMED, "trim_lower": f"lower({_TRIMMED})"}
-"""SQL of the normalizations; white space is all that Unicode calls so, as destinations strip it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The rows to compare.
-
-    Attributes:
-        files: Partition key ("" for an unpartitioned model) to the Parquet files of its newest version.
-        primary_key: Columns of the primary key.
-        match: Columns of the match value; empty: the primary key is the match value.
-        normalization: Of each match column, a key of `NORMALIZED`.
-        columns: All columns that the sync uses beside the primary key.
-        mapping_digest: Digest of the mapping, part of every source digest.
-    """
-
-    files: Mapping[str, Sequence[Path]]
-    primary_key: tuple[str, ...]
-    match: tuple[str, ...]
-    normalization: tuple[str, ...]
-    columns: tuple[str, ...]
-    mapping_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to cut and guard.
-
-    Attributes:
-        sync: Name, for messages.
-        removes: Whether rows missing from the model are removed at the destination (mirror).
-        removal_limit: Share of the records in the partitions compared (0 to 1).
-        allow_removals: Whether the removal guard is lifted for this run.
-        shards: Shards at the most.
-        shard_rows: Candidates below which a further shard is not worth its step.
-        limit: Candidates at the most, or None.
-        keys: Only these primary keys, if any.
-    """
-
-    sync: str
-    removes: bool
-    removal_limit: float = 0.2
-    allow_removals: bool = False
-    shards: int = 4
-    shard_rows: int = 2000
-    limit: int | None = None
-    keys: tuple[str, ...] = ()
-
-    @property
-    def partial(self) -> bool:
-        return self.limit is not None or bool(self.keys)
+from integrations_dagster.planner.candidates import Settings, find_candidates, judge, restrict
+from integrations_dagster.planner.model import Source, check_keys, load_model, scalar
+from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
+from integrations_dagster.vocabulary import Change, Counts, Status
 
 
 @dataclass(slots=True)
@@ -106,19 +47,19 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
     folder.mkdir(parents=True, exist_ok=True)
     with connect(folder) as connection:
         home.attach(connection, manifest)
-        _load_model(connection, source)
-        _check_keys(connection, settings.sync, source)
-        counts = Counts(queried=_scalar(connection, "SELECT count(*) FROM model"))
-        _judge(connection, bool(source.match), ", ".join(literal(partition) for partition in source.files))
-        counts.invalid = _scalar(connection, "SELECT count(*) FROM bad") + _scalar(
+        load_model(connection, source)
+        check_keys(connection, settings.sync, source)
+        counts = Counts(queried=scalar(connection, "SELECT count(*) FROM model"))
+        judge(connection, bool(source.match), ", ".join(literal(partition) for partition in source.files))
+        counts.invalid = scalar(connection, "SELECT count(*) FROM bad") + scalar(
             connection, "SELECT count(*) FROM compared WHERE verdict = 'invalid'"
         )
-        counts.held = _scalar(connection, "SELECT count(*) FROM compared WHERE verdict = 'held'")
-        counts.unchanged = _scalar(connection, "SELECT count(*) FROM compared WHERE verdict = 'unchanged'")
-        left_behind = _find_candidates(connection, settings, bool(source.match), list(source.files))
+        counts.held = scalar(connection, "SELECT count(*) FROM compared WHERE verdict = 'held'")
+        counts.unchanged = scalar(connection, "SELECT count(*) FROM compared WHERE verdict = 'unchanged'")
+        left_behind = find_candidates(connection, settings, bool(source.match), list(source.files))
         result = Diff(counts, left_behind=left_behind, known=manifest.rows)
         if settings.partial:
-            counts.excluded = _restrict(connection, settings)
+            counts.excluded = restrict(connection, settings)
         for change, count in connection.execute("SELECT change, count(*) FROM candidates GROUP BY change").fetchall():
             setattr(counts, change, count)
         assert counts.adds_up(), counts
@@ -129,287 +70,10 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         return result
 
 
-def _scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> int:
-    row = connection.execute(query, list(parameters)).fetchone()
-    assert row is not None
-    return int(row[0] or 0)
-
-
-# The model
-
-
-def _files(source: Source) -> str:
-    parts = [
-        f'SELECT *, {literal(partition)} AS "__partition" FROM read_parquet('
-        f"[{', '.join(literal(str(path)) for path in paths)}])"
-        for partition, paths in source.files.items()
-    ]
-    return " UNION ALL BY NAME ".join(parts)
-
-
-def text_of(columns: Sequence[str]) -> str:
-    """SQL: one column as text; several as a JSON array of texts, null if any is null."""
-    texts = [f"CAST({quote(column)} AS VARCHAR)" for column in columns]
-    if len(texts) == 1:
-        return texts[0]
-    any_null = " OR ".join(f"{quote(column)} IS NULL" for column in columns)
-    return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
-
-
-def _match_text(source: Source) -> str:
-    if not source.match:
-        return text_of(source.primary_key)
-    texts = [
-        f"nullif({NORMALIZED[how].format(f'CAST({quote(column)} AS VARCHAR)')}, '')"
-        for column, how in zip(source.match, source.normalization, strict=True)
-    ]
-    if len(texts) == 1:
-        return texts[0]
-    any_null = " OR ".join(f"{text} IS NULL" for text in texts)
-    return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
-
-
-def _digest_text(source: Source) -> str:
-    # Each value is led by its length, so that no two rows share a text by moving a character from column to column.
-    columns = dict.fromkeys([*source.primary_key, *source.columns])
-    parts = [
-        f"coalesce(strlen(CAST({quote(column)} AS VARCHAR)) || ':' || CAST({quote(column)} AS VARCHAR), '-')"
-        for column in columns
-    ]
-    seed = literal(f"{DIGEST_VERSION}/{source.mapping_digest}/")
-    return f"md5({' || '.join([seed, *parts])})"
-
-
-def _load_model(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
-    connection.execute(f"CREATE TEMP VIEW files AS {_files(source)}")
-    connection.execute(
-        f"""CREATE TEMP TABLE model AS SELECT
-            {text_of(source.primary_key)} AS key,
-            {_match_text(source)} AS match,
-            "__partition" AS partition,
-            {_digest_text(source)} AS digest
-        FROM files"""
-    )
-
-
-def _check_keys(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> None:
-    repeated = connection.execute(
-        "SELECT key, count(*) AS n FROM model WHERE key IS NOT NULL GROUP BY key HAVING n > 1 ORDER BY key LIMIT 5"
-    ).fetchall()
-    if repeated:
-        named = ", ".join(f"{key!r} ({count} rows)" for key, count in repeated)
-        raise Misconfigured(
-            f"Sync {sync!r}: the primary key {', '.join(source.primary_key)} of its model is not unique: {named}.",
-            "Nothing was sent. Make the query return one row for each key, or name a primary key that is unique.",
-        )
-
-
-# Verdicts
-
-
-def _judge(connection: duckdb.DuckDBPyConnection, has_match: bool, partitions: str) -> None:
-    """Tables `bad` (rows invalid for their keys) and `compared` (all other rows, with a verdict)."""
-    doubles = (
-        """SELECT match, min(key) AS first_key, max(key) AS last_key FROM model
-           WHERE key IS NOT NULL AND match IS NOT NULL GROUP BY match HAVING count(*) > 1"""
-        if has_match
-        else "SELECT NULL::VARCHAR AS match, NULL::VARCHAR AS first_key, NULL::VARCHAR AS last_key WHERE false"
-    )
-    connection.execute(f"CREATE TEMP TABLE doubles AS {doubles}")
-    # A partitioned model is compared in parts: the rows of the other parts are known by their records.
-    elsewhere = (
-        f"""SELECT m.key, any_value(s.key) AS other, any_value(s.partition) AS partition
-        FROM model m JOIN snapshot s ON s.match = m.match AND s.key <> m.key AND s.partition NOT IN ({partitions})
-        WHERE m.key IS NOT NULL AND s.key NOT IN (SELECT key FROM model WHERE key IS NOT NULL) GROUP BY m.key"""
-        if has_match and partitions != "''"
-        else "SELECT NULL::VARCHAR AS key, NULL::VARCHAR AS other, NULL::VARCHAR AS partition WHERE false"
-    )
-    connection.execute(f"CREATE TEMP TABLE elsewhere AS {elsewhere}")
-    connection.execute(
-        """CREATE TEMP TABLE bad AS SELECT m.*,
-            CASE WHEN m.key IS NULL THEN 'NULL_KEY' WHEN m.match IS NULL THEN 'NO_MATCH_VALUE'
-                ELSE 'DOUBLE_MATCH_VALUE' END AS code,
-            CASE WHEN m.key IS NULL THEN 'The primary key is null.'
-                WHEN m.match IS NULL THEN 'The match value is null or empty.'
-                WHEN d.match IS NULL THEN 'The row with the key ' || e.other || ' of partition ' || e.partition
-                    || ' was delivered with the same match value; this one is not sent.'
-                ELSE 'The row with the key ' || CASE WHEN d.first_key = m.key THEN d.last_key ELSE d.first_key END
-                    || ' has the same match value; neither is sent.' END AS reason
-        FROM model m LEFT JOIN doubles d ON d.match = m.match LEFT JOIN elsewhere e ON e.key = m.key
-        WHERE m.key IS NULL OR m.match IS NULL OR d.match IS NOT NULL OR e.key IS NOT NULL"""
-    )
-    connection.execute(
-        "CREATE TEMP VIEW claims AS SELECT key, match FROM model WHERE key IS NOT NULL AND match IS NOT NULL"
-    )
-    # A key's own record is the one with its match value; failing that, the newest one it has.
-    connection.execute(
-        """CREATE TEMP TABLE compared AS
-        WITH good AS (SELECT * FROM model m ANTI JOIN bad b ON b.key = m.key WHERE m.key IS NOT NULL),
-        older AS (
-            SELECT s.key, arg_max(s.match, s.number) AS match
-            FROM snapshot s JOIN good g ON g.key = s.key AND g.match <> s.match GROUP BY s.key
-        )
-        SELECT g.key, g.match, g.partition, g.digest,
-            coalesce(own.match, older.match) AS record_match,
-            CASE WHEN own.key IS NULL THEN o.destination_id ELSE own.destination_id END AS destination_id,
-            own.payload_digest,
-            CASE
-                WHEN h.status = 'in_doubt' OR h.status = 'parked' AND h.source_digest = g.digest THEN 'held'
-                WHEN h.status = 'rejected' AND h.source_digest = g.digest AND h.not_before > epoch(now()) THEN 'held'
-                WHEN h.status = 'invalid' AND h.source_digest = g.digest THEN 'invalid'
-                WHEN own.source_digest = g.digest AND own.partition = g.partition AND h.key IS NULL THEN 'unchanged'
-                WHEN own.key IS NULL AND older.key IS NULL THEN 'added'
-                ELSE 'changed' END AS verdict,
-            coalesce(h.status = 'rejected' AND h.source_digest = g.digest, false) AS again
-        FROM good g
-        LEFT JOIN snapshot own ON own.key = g.key AND own.match = g.match
-        LEFT JOIN older ON own.key IS NULL AND older.key = g.key
-        LEFT JOIN snapshot o ON o.key = older.key AND o.match = older.match
-        LEFT JOIN held h ON h.key = g.key"""
-    )
-
-
-# Candidates
-
-
-def _find_candidates(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: bool, partitions: list[str]
-) -> list[str]:
-    connection.execute(
-        f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, destination_id, payload_digest,
-            verdict AS change, '{Action.UPSERT}' AS action, 0 AS wave, false AS linked,
-            CAST(NULL AS VARCHAR) AS follows, again
-        FROM compared WHERE verdict IN ('added', 'changed')"""
-    )
-    # Records that a candidate's key has under other match values than its row has now.
-    connection.execute(
-        """CREATE TEMP TABLE strays AS SELECT s.*, c.match AS new_match, c.destination_id AS own_id
-        FROM snapshot s JOIN compared c ON c.key = s.key AND c.match <> s.match"""
-        if has_match
-        else "CREATE TEMP TABLE strays AS SELECT *, '' AS new_match, '' AS own_id FROM snapshot WHERE false"
-    )
-    left_behind: list[str] = []
-    if has_match:
-        _move(connection)
-        left_behind = [
-            row[0]
-            for row in connection.execute(
-                """SELECT s.match FROM strays s JOIN candidates c ON c.key = s.key
-                ANTI JOIN claims claim ON claim.match = s.match
-                WHERE c.action = 'upsert' AND s.source_digest IS NOT NULL ORDER BY s.match"""
-            ).fetchall()
-        ]
-    if settings.removes and not settings.partial:
-        _remove(connection, settings, partitions)
-        left_behind = []
-    return left_behind
-
-
-def _move(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute(
-        """CREATE TEMP TABLE renaming AS
-        SELECT DISTINCT c.key FROM candidates c JOIN strays s ON s.key = c.key AND s.destination_id = c.destination_id;
-        CREATE TEMP TABLE holding AS
-        SELECT c.key, s.key AS holder FROM candidates c JOIN snapshot s ON s.match = c.match AND s.key <> c.key;
-        CREATE TEMP TABLE linked AS
-        SELECT key FROM holding
-        UNION SELECT holder FROM holding SEMI JOIN candidates c ON c.key = holding.holder
-        UNION SELECT s.key FROM strays s JOIN compared claim ON claim.match = s.match AND claim.key <> s.key
-            SEMI JOIN candidates c ON c.key = s.key"""
-    )
-    connection.execute(f"UPDATE candidates SET action = '{Action.UPDATE}' WHERE key IN (SELECT key FROM renaming)")
-    rows = connection.execute(
-        """SELECT l.key, list(h.holder ORDER BY h.holder) FILTER (h.holder IS NOT NULL), bool_or(r.key IS NOT NULL)
-        FROM linked l LEFT JOIN holding h ON h.key = l.key LEFT JOIN renaming r ON r.key = l.key
-        GROUP BY l.key ORDER BY l.key"""
-    ).fetchall()
-    if not rows:
-        return
-    movers = {key: Mover(key, tuple(holders or ()), renames) for key, holders, renames in rows}
-    decided = resolve(movers)
-    connection.execute("CREATE TEMP TABLE decided (key VARCHAR, action VARCHAR, wave INTEGER, follows VARCHAR)")
-    connection.executemany(
-        "INSERT INTO decided VALUES (?, ?, ?, ?)",
-        [[key, str(move.action), move.wave, move.follows] for key, move in decided.items()],
-    )
-    connection.execute(
-        """UPDATE candidates SET action = d.action, wave = d.wave, follows = d.follows, linked = true
-        FROM decided d WHERE d.key = candidates.key"""
-    )
-
-
-def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partitions: list[str]) -> None:
-    where = f"s.partition IN ({', '.join(literal(partition) for partition in partitions)})"
-    # A record that another row's match value claims is handed over, not deleted: also under another name of it, and
-    # while the claim is invalid. One record is removed once, even where two of its names are in doubt. A stray is
-    # removed only after the row that replaces it was accepted, and never while its key renames it or waits.
-    connection.execute(
-        f"""CREATE TEMP TABLE removals AS
-        WITH gone AS (
-            SELECT s.*, true AS missing, 0 AS wave FROM snapshot s ANTI JOIN model m ON m.key = s.key WHERE {where}
-            UNION ALL BY NAME
-            SELECT s.key, s.match, s.partition, s.destination_id, s.source_digest, s.payload_digest, s.number,
-                false AS missing, coalesce(c.wave, 0) + 1 AS wave
-            FROM strays s JOIN compared v ON v.key = s.key LEFT JOIN candidates c ON c.key = s.key
-            WHERE v.verdict = 'unchanged' OR c.action = '{Action.UPSERT}'
-        )
-        SELECT * FROM gone g
-        ANTI JOIN claims claim ON claim.match = g.match AND claim.key <> g.key
-        ANTI JOIN (
-            SELECT s.destination_id, c.key FROM snapshot s JOIN claims c ON c.match = s.match
-            WHERE s.destination_id IS NOT NULL
-        ) same ON same.destination_id = g.destination_id AND same.key <> g.key
-        ANTI JOIN (SELECT key FROM held WHERE status = 'in_doubt') doubt ON doubt.key = g.key
-        QUALIFY g.destination_id IS NULL OR row_number() OVER (PARTITION BY g.destination_id ORDER BY g.number DESC) = 1
-        """
-    )
-    total = _scalar(connection, f"SELECT count(DISTINCT key) FROM snapshot s WHERE {where}")
-    missing = _scalar(connection, "SELECT count(DISTINCT key) FROM removals WHERE missing")
-    if total and missing / total > settings.removal_limit and not settings.allow_removals:
-        raise GuardTripped(
-            f"Sync {settings.sync!r} would remove {missing:,} of {total:,} records ({missing / total:.0%}), more than "
-            f"its removal_limit of {settings.removal_limit:.0%}; nothing was sent.",
-            "If the model is right, launch the run with allow_removals: true, or raise removal_limit.",
-        )
-    connection.execute(
-        f"""UPDATE candidates SET linked = true WHERE key IN (SELECT key FROM removals WHERE NOT missing);
-        INSERT INTO candidates
-        SELECT r.key, r.match, r.partition, coalesce(r.source_digest, ''), r.destination_id, NULL, '{Change.REMOVED}',
-            '{Action.DELETE}', r.wave, NOT r.missing,
-            CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL
-        FROM removals r LEFT JOIN candidates c ON c.key = r.key
-            LEFT JOIN held h ON h.key = r.key AND h.status = 'rejected'"""
-    )
-
-
-def _restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
-    """Keep only the candidates asked for; returns how many were left out."""
-    before = _scalar(connection, "SELECT count(*) FROM candidates")
-    if settings.keys:
-        connection.execute(
-            "DELETE FROM candidates WHERE key NOT IN (SELECT unnest(CAST(? AS VARCHAR[])))", [list(settings.keys)]
-        )
-    if settings.limit is not None:
-        connection.execute(
-            "DELETE FROM candidates WHERE key NOT IN (SELECT key FROM candidates ORDER BY wave, key LIMIT ?)",
-            [settings.limit],
-        )
-    # Without the row that it follows a row cannot be delivered.
-    while connection.execute(
-        """DELETE FROM candidates WHERE follows IS NOT NULL AND follows NOT IN (SELECT key FROM candidates)
-        RETURNING key"""
-    ).fetchall():
-        pass
-    return before - _scalar(connection, "SELECT count(*) FROM candidates")
-
-
-# Files
-
-
 def _write_shards(
     connection: duckdb.DuckDBPyConnection, source: Source, settings: Settings, folder: Path, result: Diff
 ) -> None:
-    total = _scalar(connection, "SELECT count(*) FROM candidates")
+    total = scalar(connection, "SELECT count(*) FROM candidates")
     if not total:
         return
     count = max(1, min(settings.shards, total // settings.shard_rows))
@@ -431,8 +95,8 @@ def _write_shards(
             WHERE c.shard = {index} ORDER BY ordinal
             ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20000)"""
         )
-        sync_file(path)
-        rows = _scalar(connection, "SELECT count(*) FROM cut WHERE shard = ?", [index])
+        to_disk(path)
+        rows = scalar(connection, "SELECT count(*) FROM cut WHERE shard = ?", [index])
         if rows:
             result.shards.append((path, rows))
         else:
@@ -457,13 +121,13 @@ def _write_bad(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         SELECT -1 AS ordinal, c.key, c.match, c.partition, '{Change.CHANGED}' AS change, '{Status.INVALID}' AS status,
             c.digest AS source_digest, '' AS payload_digest, h.code, h.reason, true AS remember
         FROM compared c JOIN held h ON h.key = c.key WHERE c.verdict = 'invalid'"""
-    if _scalar(connection, f"SELECT count(*) FROM ({query})"):
+    if scalar(connection, f"SELECT count(*) FROM ({query})"):
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
 
 
 def _write_forgotten(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     query = """SELECT h.key FROM held h ANTI JOIN model m ON m.key = h.key ANTI JOIN snapshot s ON s.key = h.key
         WHERE h.status <> 'in_doubt'"""
-    if _scalar(connection, f"SELECT count(*) FROM ({query})"):
+    if scalar(connection, f"SELECT count(*) FROM ({query})"):
         path = folder / "forgotten.parquet"
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")

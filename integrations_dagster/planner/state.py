@@ -103,7 +103,7 @@ class Home:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-        sync_folder(self.folder)
+        to_disk(self.folder)
 
     def clean(self) -> None:
         """Delete state files that the manifest does not name (what killed folds and earlier generations left)."""
@@ -143,19 +143,13 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk."""
-    handle = os.open(folder, os.O_RDONLY)
+def to_disk(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sync_file(path: Path) -> None:
-    """Flush a file's content to disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def quote(identifier: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from integrations_dagster.planner.fold import OUTCOMES
+from integrations_dagster.planner.events import OUTCOMES
 from integrations_dagster.planner.rows import table
-from integrations_dagster.planner.state import sync_file
+from integrations_dagster.planner.state import to_disk
 from integrations_dagster.vocabulary import Outcome, Row, Status
 
 
@@ -60,7 +60,7 @@ class OutcomeFile:
             self._flush()
         if self._writer is not None:
             self._writer.close()
-            sync_file(self._draft)
+            to_disk(self._draft)
             self._draft.replace(self._path)
 
     def abandon(self) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from integrations_dagster.ledger.batches import BatchStatus
-from integrations_dagster.planner.diff import Diff, Settings, Source, diff
+from integrations_dagster.planner.candidates import Settings
+from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.account import Connected, connect_account, identify
 from integrations_dagster.sync.context import RunContext

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import socket
 import uuid
@@ -21,6 +20,7 @@ from urllib.parse import quote
 
 import psutil
 
+from integrations_dagster.planner.state import to_disk
 from integrations_dagster.sync.results import ModelVersion
 from integrations_dagster.vocabulary import IntegrationsError
 
@@ -70,12 +70,12 @@ def drafted(storage: Path, model: str, partition: str, name: str) -> Iterator[Pa
 def publish(draft: Path, version: ModelVersion) -> None:
     """Make a complete draft the version: from now on readers find it."""
     for path in draft.iterdir():
-        _to_disk(path)
+        to_disk(path)
     description = draft / _DESCRIPTION
     description.write_text(json.dumps(version.as_dict(), indent=1), "utf-8")
-    _to_disk(description)
+    to_disk(description)
     draft.rename(version.path)
-    _to_disk(draft.parent)
+    to_disk(draft.parent)
 
 
 @contextmanager
@@ -175,11 +175,3 @@ def _lives(mark: Path) -> bool:
         return bool(abs(psutil.Process(data["pid"]).create_time() - data["started"]) <= 2.0)
     except (FileNotFoundError, psutil.NoSuchProcess, ValueError, KeyError):
         return False
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

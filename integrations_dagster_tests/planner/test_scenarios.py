@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from integrations_dagster.planner.diff import diff
-from integrations_dagster.planner.fold import OUTCOMES
+from integrations_dagster.planner.events import OUTCOMES
 from integrations_dagster.planner.rows import table
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured
 from integrations_dagster_tests.planner.world import REJECTED_NAME, WORKER, Fate, World

@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.store import Ledger, OpenBatch
-from integrations_dagster.planner.diff import Diff, Settings, Source, diff
+from integrations_dagster.planner.candidates import Settings
+from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home
 from integrations_dagster.vocabulary import Action, Change, Outcome, Status, Traffic, Worker
 

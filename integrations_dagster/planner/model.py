@@ -1,0 +1,115 @@
+"""The rows of a model version as SQL: key, match value, partition and source digest of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from integrations_dagster.planner.state import literal, quote
+from integrations_dagster.vocabulary import Misconfigured
+
+DIGEST_VERSION = "1"
+"""Part of every source digest: raising it makes all rows candidates once, and sends none whose payload is the same."""
+
+_SPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
+_TRIMMED = f"trim({{}}, {literal(_SPACE)})"
+NORMALIZED = {"exact": "{}", "trim": _TRIMMED, "trim_lower": f"lower({_TRIMMED})"}
+"""SQL of the normalizations; white space is all that Unicode calls so, as destinations strip it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The rows to compare.
+
+    Attributes:
+        files: Partition key ("" for an unpartitioned model) to the Parquet files of its newest version.
+        primary_key: Columns of the primary key.
+        match: Columns of the match value; empty: the primary key is the match value.
+        normalization: Of each match column, a key of `NORMALIZED`.
+        columns: All columns that the sync uses beside the primary key.
+        mapping_digest: Digest of the mapping, part of every source digest.
+    """
+
+    files: Mapping[str, Sequence[Path]]
+    primary_key: tuple[str, ...]
+    match: tuple[str, ...]
+    normalization: tuple[str, ...]
+    columns: tuple[str, ...]
+    mapping_digest: str
+
+
+def scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> int:
+    row = connection.execute(query, list(parameters)).fetchone()
+    assert row is not None
+    return int(row[0] or 0)
+
+
+def files_sql(source: Source) -> str:
+    parts = [
+        f'SELECT *, {literal(partition)} AS "__partition" FROM read_parquet('
+        f"[{', '.join(literal(str(path)) for path in paths)}])"
+        for partition, paths in source.files.items()
+    ]
+    return " UNION ALL BY NAME ".join(parts)
+
+
+def text_of(columns: Sequence[str]) -> str:
+    """SQL: one column as text; several as a JSON array of texts, null if any is null."""
+    texts = [f"CAST({quote(column)} AS VARCHAR)" for column in columns]
+    if len(texts) == 1:
+        return texts[0]
+    any_null = " OR ".join(f"{quote(column)} IS NULL" for column in columns)
+    return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
+
+
+def _match_text(source: Source) -> str:
+    if not source.match:
+        return text_of(source.primary_key)
+    texts = [
+        f"nullif({NORMALIZED[how].format(f'CAST({quote(column)} AS VARCHAR)')}, '')"
+        for column, how in zip(source.match, source.normalization, strict=True)
+    ]
+    if len(texts) == 1:
+        return texts[0]
+    any_null = " OR ".join(f"{text} IS NULL" for text in texts)
+    return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
+
+
+def _digest_text(source: Source) -> str:
+    # Each value is led by its length, so that no two rows share a text by moving a character from column to column.
+    columns = dict.fromkeys([*source.primary_key, *source.columns])
+    parts = [
+        f"coalesce(strlen(CAST({quote(column)} AS VARCHAR)) || ':' || CAST({quote(column)} AS VARCHAR), '-')"
+        for column in columns
+    ]
+    seed = literal(f"{DIGEST_VERSION}/{source.mapping_digest}/")
+    return f"md5({' || '.join([seed, *parts])})"
+
+
+def load_model(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
+    connection.execute(f"CREATE TEMP VIEW files AS {files_sql(source)}")
+    connection.execute(
+        f"""CREATE TEMP TABLE model AS SELECT
+            {text_of(source.primary_key)} AS key,
+            {_match_text(source)} AS match,
+            "__partition" AS partition,
+            {_digest_text(source)} AS digest
+        FROM files"""
+    )
+
+
+def check_keys(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> None:
+    repeated = connection.execute(
+        "SELECT key, count(*) AS n FROM model WHERE key IS NOT NULL GROUP BY key HAVING n > 1 ORDER BY key LIMIT 5"
+    ).fetchall()
+    if repeated:
+        named = ", ".join(f"{key!r} ({count} rows)" for key, count in repeated)
+        raise Misconfigured(
+            f"Sync {sync!r}: the primary key {', '.join(source.primary_key)} of its model is not unique: {named}.",
+            "Nothing was sent. Make the query return one row for each key, or name a primary key that is unique.",
+        )
