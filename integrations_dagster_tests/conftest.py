@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,12 @@ import pytest
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sandbox.process import ensure_running, stop
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background ignores SIGINT, and so would every process they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def test_an_upsert_ends_with_every_row_of_the_model(history: list[tuple[Model, l
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(RUN, max_examples=800, derandomize=False, print_blob=True)
+@settings(RUN, max_examples=300, derandomize=False, print_blob=True)
 @given(HISTORY, models(), st.booleans())
 def test_long_both_modes(history: list[tuple[Model, list[Fate], bool]], last: Model, mirror: bool) -> None:
     end_state(history, last, mirror=mirror)

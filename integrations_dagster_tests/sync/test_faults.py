@@ -41,7 +41,7 @@ def people(count: int, version: int) -> list[dict[str, object]]:
     return [{"id": i, "email": f"p{i}@example.com", "firstname": f"Name {i} v{version}"} for i in range(count)]
 
 
-@pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.MIRROR])
+@pytest.mark.parametrize("mode", [Mode.MIRROR, pytest.param(Mode.UPSERT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("fault", "times", "survived"), [f[1:] for f in FAULTS], ids=[f[0].replace(" ", "-") for f in FAULTS]
 )
