@@ -17,9 +17,7 @@ from integrations_dagster.cli.launch import Launcher, RunFailed, failure_of_run,
 from integrations_dagster.components.load import Project
 from integrations_dagster.orchestration.jobs import groups
 from integrations_dagster.sandbox.endpoint import Endpoint
-from integrations_dagster.sandbox.process import ensure_running, stop
 from integrations_dagster.sandbox.shop import change_some, create_shop, describe_shop
-from integrations_dagster.vocabulary import IntegrationsError
 
 DAYS = 3
 """Partitions that the demo delivers of a partitioned model."""
@@ -82,18 +80,9 @@ def _sample(path: Path, console: Console) -> None:
 
 @contextmanager
 def _sandbox(storage: Path, console: Console) -> Iterator[Endpoint]:
-    try:
-        endpoint, ours = ensure_running(storage)
-    except (TimeoutError, ValueError) as error:
-        raise IntegrationsError(
-            str(error), "The rest of its log is beside its state, in sandbox/sandbox.log."
-        ) from error
-    console.print(f"Sandbox: {endpoint.url}{'' if ours else ' (it was running)'}\n")
-    try:
+    with projects.sandbox(storage) as (endpoint, ours):
+        console.print(f"Sandbox: {endpoint.url}{'' if ours else ' (it was running)'}\n")
         yield endpoint
-    finally:
-        if ours:
-            stop(storage)
 
 
 def _jobs(project: Project) -> list[Job]:

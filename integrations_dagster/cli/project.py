@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integrations_dagster.sync.storage import storage_path
-from integrations_dagster.vocabulary import Misconfigured, Partition
+from integrations_dagster.vocabulary import IntegrationsError, Misconfigured, Partition
 
 if TYPE_CHECKING:
     from integrations_dagster.components.load import Project
+    from integrations_dagster.sandbox.endpoint import Endpoint
     from integrations_dagster.sync.spec import SyncSpec
 
 HOME = ".dagster_home"
@@ -93,3 +94,26 @@ def parse_keys(values: Sequence[str] | None) -> tuple[str, ...]:
     for value in values or ():
         found += [value] if value.lstrip().startswith("[") else value.split(",")
     return tuple(key.strip() for key in found if key.strip())
+
+
+@contextmanager
+def sandbox(storage: Path) -> Iterator[tuple[Endpoint, bool]]:
+    """The sandbox of a storage folder, running, and whether it was started for this; then it is stopped in the end.
+
+    Raises:
+        IntegrationsError: It does not start.
+    """
+    # Brings the HTTP client, which `--help` does without.
+    from integrations_dagster.sandbox.process import ensure_running, stop
+
+    try:
+        endpoint, ours = ensure_running(storage)
+    except (TimeoutError, ValueError) as error:
+        raise IntegrationsError(
+            str(error), "The rest of its log is beside its state, in sandbox/sandbox.log."
+        ) from error
+    try:
+        yield endpoint, ours
+    finally:
+        if ours:
+            stop(storage)

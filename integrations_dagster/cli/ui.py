@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 from integrations_dagster.cli import project, show
-from integrations_dagster.sandbox.process import ensure_running, stop
 from integrations_dagster.vocabulary import IntegrationsError
 
 HOST = "127.0.0.1"
@@ -35,20 +34,11 @@ def run_ui(root: Path, port: int) -> int:
     console = show.err()
     storage = project.prepare(root)
     free = free_port(port)
-    try:
-        endpoint, ours = ensure_running(storage)
-    except (TimeoutError, ValueError) as error:
-        raise IntegrationsError(
-            str(error), "The rest of its log is beside its state, in sandbox/sandbox.log."
-        ) from error
-    try:
+    with project.sandbox(storage) as (endpoint, _):
         console.print(f"Dagster UI: http://{HOST}:{free}" + ("" if free == port else f" (port {port} is taken)"))
         console.print(f"Sandbox:    {endpoint.url}")
         console.print("Stop both with Ctrl-C; what they hold is kept.")
         return _dagster_dev(root, free)
-    finally:
-        if ours:
-            stop(storage)
 
 
 def free_port(first: int) -> int:

@@ -232,14 +232,14 @@ class Sync(YamlComponent):
 
     def build_asset(self, names: Names) -> dg.Definitions:
         """The asset of the sync and its checks, without job, schedule and sensors."""
-        from integrations_dagster.orchestration.syncs import sync_asset, sync_checks
+        from integrations_dagster.orchestration.syncs import sync_asset
 
         spec = names.sync_spec(self)
         asset = sync_asset(spec, names.partitions_def(spec.model.name))
         if self.description:
             description = self.description
             asset = asset.map_asset_specs(lambda s: s.replace_attributes(description=description))
-        return dg.Definitions(assets=[asset], asset_checks=sync_checks(spec))
+        return dg.Definitions(assets=[asset])
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         from integrations_dagster.components.names import Names, shared_definitions

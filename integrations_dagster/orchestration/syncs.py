@@ -81,11 +81,6 @@ def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
     return deliver
 
 
-def sync_checks(_sync: SyncSpec) -> list[dg.AssetChecksDefinition]:
-    """Checks that run apart from the sync: none, `rows_accepted` is part of its asset."""
-    return []
-
-
 def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.OpDefinition:
     @dg.op(
         name=f"plan_{sync.name}",

@@ -6,14 +6,13 @@ primary key to another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
 from integrations_dagster.planner.candidates import Settings, find_candidates, judge, restrict
-from integrations_dagster.planner.model import Source, check_keys, load_model, scalar
+from integrations_dagster.planner.model import Source, check_keys, load_model, scalar, text_of
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
 from integrations_dagster.vocabulary import Change, Counts, Status
 
@@ -91,7 +90,7 @@ def _write_shards(
                 c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.again, c.destination_id,
                 c.digest AS source_digest, c.payload_digest AS known_payload_digest{columns}
             FROM cut c LEFT JOIN files f
-                ON c.change <> '{Change.REMOVED}' AND {_prefixed_key(source.primary_key)} = c.key
+                ON c.change <> '{Change.REMOVED}' AND {text_of(source.primary_key, "f")} = c.key
             WHERE c.shard = {index} ORDER BY ordinal
             ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20000)"""
         )
@@ -101,13 +100,6 @@ def _write_shards(
             result.shards.append((path, rows))
         else:
             path.unlink()
-
-
-def _prefixed_key(primary_key: Sequence[str]) -> str:
-    texts = [f"CAST(f.{quote(column)} AS VARCHAR)" for column in primary_key]
-    if len(texts) == 1:
-        return texts[0]
-    return f"CAST(to_json([{', '.join(texts)}]) AS VARCHAR)"
 
 
 def _write_bad(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:

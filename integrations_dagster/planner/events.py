@@ -15,14 +15,13 @@ from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
 from integrations_dagster.planner.rows import table
 from integrations_dagster.vocabulary import Action, Outcome, Status
 
-WRITE, DELETE, UNKNOWN_WRITE, UNKNOWN_DELETE, REJECTED, IN_DOUBT, NOTHING = (
+WRITE, DELETE, UNKNOWN_WRITE, UNKNOWN_DELETE, REJECTED, IN_DOUBT = (
     "write",
     "delete",
     "unknown_write",
     "unknown_delete",
     "rejected",
     "in_doubt",
-    "nothing",
 )
 
 

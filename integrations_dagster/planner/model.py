@@ -58,12 +58,13 @@ def files_sql(source: Source) -> str:
     return " UNION ALL BY NAME ".join(parts)
 
 
-def text_of(columns: Sequence[str]) -> str:
-    """SQL: one column as text; several as a JSON array of texts, null if any is null."""
-    texts = [f"CAST({quote(column)} AS VARCHAR)" for column in columns]
+def text_of(columns: Sequence[str], table: str = "") -> str:
+    """SQL: one column (of a table's alias) as text; several as a JSON array of texts, null if any is null."""
+    names = [f"{table}.{quote(column)}" if table else quote(column) for column in columns]
+    texts = [f"CAST({name} AS VARCHAR)" for name in names]
     if len(texts) == 1:
         return texts[0]
-    any_null = " OR ".join(f"{quote(column)} IS NULL" for column in columns)
+    any_null = " OR ".join(f"{name} IS NULL" for name in names)
     return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
 
 
