@@ -23,7 +23,7 @@ class Mode(StrEnum):
     APPEND = "append"
 
 
-MODES_BUILT = (Mode.UPSERT, Mode.MIRROR)
+MODES_BUILT = (Mode.INSERT, Mode.UPSERT, Mode.MIRROR)
 
 
 class Change(StrEnum):
@@ -37,6 +37,8 @@ class Change(StrEnum):
 class Action(StrEnum):
     """How a candidate is delivered."""
 
+    CREATE = "create"
+    """Create a record, whatever the destination holds already (mode insert)."""
     UPSERT = "upsert"
     """Create or update the record that has this match value."""
     UPDATE = "update"
@@ -63,6 +65,11 @@ class Status(StrEnum):
 
 
 SUCCEEDED = frozenset({Status.CREATED, Status.UPDATED, Status.DELETED, Status.UNCHANGED})
+
+
+ABSENT = "absent"
+"""Outcome code (with `Status.UNSENT`) of a row that was in doubt and is known not to be at the destination: it is sent
+again like any other."""
 
 
 class HeldStatus(StrEnum):
@@ -134,11 +141,11 @@ class Row:
         change: Why the row is sent.
         action: How it is sent.
         payload: Target field to JSON value; nulls left out; empty for a delete.
+        encoded: The payload as canonical JSON in UTF-8, encoded once; b"" for a delete.
         partition: Partition key, or "" for an unpartitioned model.
         destination_id: The record's id at the destination, or None where unknown.
         source_digest: Digest of the source columns.
         payload_digest: Digest of the canonical JSON of what is sent.
-        size: Bytes of that canonical JSON.
     """
 
     ordinal: int
@@ -151,7 +158,12 @@ class Row:
     destination_id: str | None = None
     source_digest: str = ""
     payload_digest: str = ""
-    size: int = 0
+    encoded: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded payload."""
+        return len(self.encoded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import duckdb
 import pytest
 
 from integrations_dagster.cli.project import parse_keys, prepare
+from integrations_dagster.cli.rows import parse_since
 from integrations_dagster.cli.ui import free_port
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import read_endpoint
@@ -62,6 +63,18 @@ attributes:
   mode: upsert
   match: {email: email}
   fields: {firstname: name}
+---
+type: integrations_dagster.Destination
+attributes: {name: book, kind: sandbox_insert, timeout: 2, targets: {sandbox: {sandbox: true}}}
+---
+type: integrations_dagster.Sync
+attributes:
+  name: entries
+  model: people
+  destination: book
+  object: entries
+  mode: insert
+  fields: {name: {column: name, sensitive: true}}
 ---
 type: integrations_dagster.Sync
 attributes:
@@ -224,6 +237,60 @@ def test_rejected_rows_are_shown_with_their_reason(shell: Shell) -> None:
     assert re.search(r"3\s+rejected\s+.*not an email", text), text
 
 
+def test_a_rejected_row_is_traced_and_retried(shell: Shell) -> None:
+    shell.people("UPDATE people SET email = 'not an email' WHERE id = 3")
+    shell("run", "contacts")
+    text = shell("trace", "contacts", "3")
+    assert re.search(r"change +added \(upsert\), match not an email, shard \d, in a batch of 100\n", text), text
+    request = re.search(r"request +POST \S+/upsert -> 207 in \d+ ms, attempt 1, 100 rows, request id (\S+)\n", text)
+    assert request, text
+    assert re.search(rf"outcome +rejected: INVALID_EMAIL: .*not an email.* \(request id {request[1]}\)\n", text), text
+    assert re.search(r"held +rejected since .*, rejected once; tried again by the next run: INVALID_EMAIL", text), text
+    assert "record    none is known" in text
+    assert '> {"inputs"' in shell("trace", "contacts", "3", "--bodies")
+
+    shell.people("UPDATE people SET email = 'mended@example.com', name = 'Mended' WHERE id = 3")
+    shell.people("UPDATE people SET name = 'Not held' WHERE id = 4")
+    text = shell("retry", "contacts", "--key", "3", "--key", "4", "--key", "x")
+    assert (_count(text, "created"), _count(text, "requests")) == (1, 1)
+    assert "1 held row was released and sent again." in text
+    assert "Not held: 4, x." in text
+    assert not any(r["properties"].get("firstname") == "Not held" for r in shell.sandbox.records("contacts"))
+    text = shell("trace", "contacts", "3")
+    assert text.count("\nrun cli-") == 2
+    assert re.search(r"record +match mended@example.com, id \d+, as acknowledged", text), text
+
+    assert "No held row fits" in shell("retry", "contacts", "--reason", "email", "--since", "2h")
+    assert "--since 'yesterday' is no time" in shell("retry", "contacts", "--since", "yesterday", code=1)
+    assert "knows nothing of a row with the key 'x'" in shell("trace", "contacts", "x", code=1)
+
+
+def test_a_row_in_doubt_is_confirmed_or_sent_again(shell: Shell) -> None:
+    shell.people("DELETE FROM people WHERE id > 3")
+    reset = {"kind": "reset", "applied": True}
+    shell.sandbox.faults([{"match": {"path": "/inserts/*"}, "times": 1, "fault": reset}])
+    shell("run", "entries", code=1)
+    assert "in doubt since" in shell("trace", "entries", "1")
+    assert "--id names one record" in shell("confirm", "entries", "--key", "1", "--key", "2", "--id", "7", code=1)
+    text = shell("confirm", "entries", "--key", "1", "--key", "2", "--key", "99", code=1)
+    assert "Row 1: recorded as delivered." in text
+    assert "not in doubt: 99" in text
+    text = shell("trace", "entries", "1")
+    assert "created (late" in text
+    assert "as acknowledged" in text
+    assert _count(shell("retry", "entries"), "requests") == 0
+    assert _count(shell("retry", "entries", "--key", "3"), "created") == 1
+    counts = shell.sandbox.insert_counts("book", "entries")
+    assert counts == {"0": 1, "1": 1, "2": 1, "3": 2}
+    assert "not in doubt: 3" in shell("confirm", "entries", "--key", "3", code=1)
+
+
+def test_a_preview_shows_nothing_of_sensitive_fields(shell: Shell) -> None:
+    text = shell("preview", "entries")
+    assert '"name": "•••"' in text
+    assert "Person" not in text
+
+
 def test_a_run_that_is_interrupted_records_and_the_next_delivers_the_rest(shell: Shell) -> None:
     shell.sandbox.configure(latency=1.0)
     process = subprocess.Popen(
@@ -252,7 +319,7 @@ def test_a_run_that_is_interrupted_records_and_the_next_delivers_the_rest(shell:
 
 
 def test_errors_are_one_message_and_exit_code_1(shell: Shell) -> None:
-    assert "Known: contacts, visits_to_hook" in shell("run", "contact", code=1)
+    assert "Known: contacts, entries, visits_to_hook" in shell("run", "contact", code=1)
     (shell.root / "sql" / "people.sql").write_text("SELECT nothing")
     try:
         text = shell("run", "contacts", code=1)
@@ -319,6 +386,13 @@ def test_the_sandbox_serves_until_it_is_told_to_stop(outside: Shell) -> None:
 def test_keys_are_separated_by_commas_but_for_composite_ones() -> None:
     assert parse_keys(["1,2", " 3 ", '["a,b","c"]']) == ("1", "2", "3", '["a,b","c"]')
     assert parse_keys(None) == ()
+
+
+def test_since_is_a_time_or_a_time_ago() -> None:
+    assert parse_since("2h", 10_000.0) == 2800.0
+    assert parse_since("90", 100.0) == 10.0
+    assert parse_since("1970-01-02", 0.0) == 86_400.0
+    assert parse_since("1970-01-01T02:00+02:00", 0.0) == 0.0
 
 
 def test_a_taken_port_is_passed_over() -> None:

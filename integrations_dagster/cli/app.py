@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from integrations_dagster.cli import project as projects
 from integrations_dagster.vocabulary import IntegrationsError
+
+if TYPE_CHECKING:
+    from integrations_dagster.cli.run import Launch
+    from integrations_dagster.sync.spec import SyncSpec
 
 app = typer.Typer(
     name="integrations",
@@ -70,12 +74,18 @@ def run(
     project: ProjectOption = HERE,
 ) -> None:
     """Deliver SYNC from this terminal, with a progress bar."""
-    from integrations_dagster.cli import run, show
+    from integrations_dagster.cli import run
 
     loaded = projects.load(project)
     storage = projects.prepare(loaded.root)
     spec = loaded.sync(sync)
     launch = run.Launch(projects.windows(loaded, spec, partition or ()), limit, projects.parse_keys(keys), query)
+    _deliver(spec, storage, launch)
+
+
+def _deliver(spec: SyncSpec, storage: Path, launch: Launch) -> None:
+    from integrations_dagster.cli import run, show
+
     made, report = run.run_sync(spec, storage, launch, show.err())
     console = show.out()
     target = spec.destination.target.name
@@ -84,6 +94,84 @@ def run(
     show.print_notes(console, dict.fromkeys((*made.notes, *report.notes)))
     if report.failures:
         raise IntegrationsError(f"Sync {spec.name!r} failed. {' '.join(report.failures)}")
+
+
+@app.command()
+def retry(
+    sync: str,
+    key: Annotated[list[str] | None, typer.Option(help="Only the row with this primary key; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only rows held since then: ISO time (UTC), or 2h, 3d ago.")] = None,
+    reason: Annotated[str, typer.Option(help="Only rows with this code, or this text in their reason.")] = "",
+    in_doubt: Annotated[
+        bool, typer.Option("--in-doubt", help="Rows in doubt too, which may then be there twice.")
+    ] = False,
+    partition: PartitionOption = None,
+    project: ProjectOption = HERE,
+) -> None:
+    """Send held rows of SYNC again: rejected and parked ones, and no others."""
+    from integrations_dagster.cli import rows, show
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.sync(sync)
+    release = rows.release_of(key or (), since, reason, in_doubt=in_doubt)
+    _deliver(spec, storage, rows.retry_launch(loaded, spec, storage, release, partition or (), show.err()))
+
+
+@app.command()
+def confirm(
+    sync: str,
+    key: Annotated[list[str], typer.Option(help="Primary key of a row in doubt; may be repeated.")],
+    destination_id: Annotated[str | None, typer.Option("--id", help="The record's id at the destination.")] = None,
+    project: ProjectOption = HERE,
+) -> None:
+    """Say that rows in doubt ARE at the destination; to say that they are not, `retry` them."""
+    from integrations_dagster.cli import rows, show
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    confirmed = rows.confirm_rows(loaded.sync(sync), storage, key, destination_id, show.err())
+    show.print_notes(show.out(), (f"Row {found}: recorded as delivered." for found in confirmed))
+    if others := [wanted for wanted in dict.fromkeys(key) if wanted not in confirmed]:
+        raise IntegrationsError(
+            f"Sync {sync!r}: not in doubt: {', '.join(others)}.", f"See why with `integrations trace {sync} KEY`."
+        )
+
+
+@app.command()
+def trace(
+    sync: str,
+    key: str,
+    bodies: Annotated[bool, typer.Option("--bodies", help="Show the bodies of requests that were kept.")] = False,
+    project: ProjectOption = HERE,
+) -> None:
+    """Show what became of one row of SYNC: changes, requests, outcomes, across runs."""
+    from integrations_dagster.cli import rows, show
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.sync(sync)
+    rows.print_trace(show.out(), spec, key, rows.trace_row(spec, storage, key, show.err()), bodies=bodies)
+
+
+@app.command()
+def auth(
+    destination: str,
+    target: Annotated[str, typer.Option(help="Which of its accounts.", show_default="INTEGRATIONS_TARGET")] = "",
+    # Not any port by default: vendors want to know the whole redirect address beforehand.
+    port: Annotated[int, typer.Option(help="Port of 127.0.0.1 for the redirect address; 0: any.")] = 8914,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the browser.")] = 300,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the address, or print it only.")] = True,
+    project: ProjectOption = HERE,
+) -> None:
+    """Allow DESTINATION's account to be used, once, in the browser (OAuth 2); its token is stored."""
+    from integrations_dagster.cli import auth, show
+    from integrations_dagster.components.names import target_in_force
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.destination(destination).spec(target or target_in_force())
+    auth.authorize(spec, storage, port, timeout, browser, show.err())
 
 
 @app.command()

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from integrations_dagster.ledger.leases import Holder, Lease
 from integrations_dagster.ledger.store import Ledger
+from integrations_dagster.planner.candidates import Release
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.plan import PlanOptions, Preview, plan, preview
 from integrations_dagster.sync.query import run_query
@@ -42,16 +43,18 @@ class Launch:
         limit: Candidates at the most, or None.
         keys: Only these primary keys, if any.
         query: Whether the model is queried first; else its newest version is used.
+        release: Which held rows are sent again, and nothing else; None for a run of all.
     """
 
     partitions: Sequence[Partition] = ()
     limit: int | None = None
     keys: tuple[str, ...] = ()
     query: bool = True
+    release: Release | None = None
 
     @property
     def options(self) -> PlanOptions:
-        return PlanOptions(limit=self.limit, keys=self.keys)
+        return PlanOptions(limit=self.limit, keys=self.keys, release=self.release)
 
 
 def run_sync(sync: SyncSpec, storage: Path, launch: Launch, console: Console) -> tuple[Plan, RunReport]:
@@ -63,7 +66,7 @@ def run_sync(sync: SyncSpec, storage: Path, launch: Launch, console: Console) ->
     Raises:
         IntegrationsError: What stopped it, for a person.
     """
-    with _surroundings(storage, console) as ctx:
+    with surroundings(storage, console) as ctx:
         assert isinstance(ctx.ledger, _NotingLedger)
         if launch.query:
             run_query(sync.model, storage, ctx.run_id, launch.partitions, ctx.log)
@@ -82,7 +85,7 @@ def preview_sync(sync: SyncSpec, storage: Path, launch: Launch, console: Console
     Args:
         samples: Payloads at the most.
     """
-    with _surroundings(storage, console) as ctx:
+    with surroundings(storage, console) as ctx:
         if launch.query:
             run_query(sync.model, storage, ctx.run_id, launch.partitions, ctx.log)
         return preview(sync, ctx, launch.partitions, launch.options, samples=samples)
@@ -138,7 +141,8 @@ class _NotingLedger(Ledger):
 
 
 @contextmanager
-def _surroundings(storage: Path, console: Console) -> Iterator[RunContext]:
+def surroundings(storage: Path, console: Console) -> Iterator[RunContext]:
+    """What a call of the command line knows of the world around it; the ledger is closed in the end."""
     from integrations_dagster.orchestration.worker import this_process
 
     ledger = _NotingLedger.open(storage)

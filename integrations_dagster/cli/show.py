@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from integrations_dagster.delivery.scrub import mask_payload
 from integrations_dagster.sync.plan import Preview
 from integrations_dagster.sync.results import Plan, RunReport
 from integrations_dagster.vocabulary import Status
@@ -124,9 +125,11 @@ def print_preview(console: Console, sync: SyncSpec, found: Preview) -> None:
         table.add_column(label, justify="right")
     table.add_row(*(f"{counts[label]:,}" for label in labels), f"{found.to_send:,}")
     console.print(table)
+    sensitive = frozenset(field.target for field in sync.fields if field.sensitive)
     for sample in found.samples:
         console.print(f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip(), markup=False)
-        console.print(json.dumps(_shortened(sample.payload), indent=2, ensure_ascii=False), markup=False)
+        payload = mask_payload(sample.payload, sensitive)
+        console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False)
     print_notes(console, found.notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
@@ -14,14 +14,16 @@ from integrations_dagster.components.attributes import (
     TEXT,
     EnvVar,
     Keys,
-    NotBuilt,
     Secret,
     YamlComponent,
     mistake,
     near,
     problem,
 )
+from integrations_dagster.components.auth import read_auth, schema
+from integrations_dagster.components.durations import Duration
 from integrations_dagster.components.scaffold import DestinationScaffolder
+from integrations_dagster.delivery.auth.kinds import KINDS as AUTH_KINDS
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sync.spec import DestinationSpec, Env, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured
@@ -55,8 +57,6 @@ def _base_url(value: Any) -> Any:
 class Target(Keys):
     """One account of a destination."""
 
-    not_built: ClassVar[NotBuilt] = dict.fromkeys(("oauth", "username", "password"), "Built: token, secret.")
-
     sandbox: Annotated[bool, TEMPLATE] = Field(
         default=False, description="The local sandbox: its address and secrets are its own."
     )
@@ -65,7 +65,14 @@ class Target(Keys):
         description="Base URL of the API, as text or {env: NAME}.",
         json_schema_extra={"anyOf": [{"type": "string"}, EnvVar.model_json_schema()]},
     )
-    token: Secret | None = Field(default=None, description="Bearer token, as {env: NAME}.")
+    token: Secret | None = Field(
+        default=None, description="Bearer token, as {env: NAME}; the short form of auth with kind bearer."
+    )
+    auth: Annotated[Any, BeforeValidator(read_auth)] = Field(
+        default=None,
+        description=f"How requests are authenticated: a kind ({', '.join(AUTH_KINDS)}) and what it takes.",
+        json_schema_extra={"anyOf": schema()},
+    )
     secret: Secret | None = Field(default=None, description="Secret that signs requests, as {env: NAME}.")
     schedules: Annotated[bool, TEMPLATE] = Field(
         default=False, description="Whether the schedules of its syncs start running by default."
@@ -73,10 +80,50 @@ class Target(Keys):
 
     @model_validator(mode="after")
     def _sandbox_alone(self) -> Target:
-        given = [key for key in ("base_url", "token", "secret") if getattr(self, key) is not None]
+        given = [key for key in ("base_url", "token", "auth", "secret") if getattr(self, key) is not None]
         if self.sandbox and given:
             raise problem(f"is the sandbox, which has its own {' and '.join(given)}. Leave that out.")
+        if self.token is not None and self.auth is not None:
+            raise problem("has both token and auth. token is the short form of auth with kind bearer: leave one out.")
         return self
+
+
+class QuotaKeys(Keys):
+    """So many requests in any window of a length."""
+
+    requests: Annotated[int, TEMPLATE] = Field(ge=1, description="Requests in the window.")
+    per: Duration = Field(gt=0, description='Length of the window, as "10s" or "1d".')
+
+
+class RetryKeys(Keys):
+    """How long a request that meets an outage is tried."""
+
+    attempts: Annotated[int, TEMPLATE] = Field(
+        default=5, ge=1, le=100, description="Attempts at a request that meets an outage."
+    )
+    base: Duration = Field(
+        default=0.5, gt=0, description="Before the first retry, in seconds; doubled, with jitter, for each further one."
+    )
+    cap: Duration = Field(default=15.0, gt=0, description="Between two attempts at the most, in seconds.")
+
+    @model_validator(mode="after")
+    def _grows(self) -> RetryKeys:
+        if self.cap < self.base:
+            raise problem(f"has a cap ({self.cap:g} s) below base ({self.base:g} s)")
+        return self
+
+
+class RequestLogKeys(Keys):
+    """What is kept of requests and answers."""
+
+    days: Annotated[float, TEXT] = Field(
+        default=14.0, ge=0, le=3650, description="Days for which request logs are kept."
+    )
+    bodies: Literal["failed", "all", "none"] = Field(
+        default="failed",
+        description="Which bodies are kept, scrubbed: of requests that failed or had a row rejected, and the first few "
+        "(failed), of all, or of none.",
+    )
 
 
 def _sandbox_only() -> dict[str, Target]:
@@ -88,8 +135,6 @@ class Destination(YamlComponent):
     """An API that syncs deliver to, with its accounts: one for each target."""
 
     word: ClassVar[str] = "destination"
-    not_built: ClassVar[NotBuilt] = {"quota": "Built: in_flight."}
-
     name: str = Field(min_length=1, description="Syncs refer to it by this name.")
     kind: Annotated[str, BeforeValidator(_kind)] = Field(
         description=f"What it is: {', '.join(sorted(KINDS))}.",
@@ -108,6 +153,21 @@ class Destination(YamlComponent):
     )
     in_flight: Annotated[int, TEMPLATE] = Field(
         default=16, ge=1, le=IN_FLIGHT_LIMIT, description="Requests in flight at once, over all shards of a run."
+    )
+
+    quota: list[QuotaKeys] | None = Field(
+        default=None,
+        description="Quotas of the account that hold together, instead of the kind's own; [] for none.",
+    )
+    concurrency: Annotated[int, TEMPLATE] | None = Field(
+        default=None,
+        ge=1,
+        description="Requests in flight at once over all syncs, runs and processes that use the account; "
+        "default: what the kind says, if anything.",
+    )
+    retry: RetryKeys = Field(default_factory=RetryKeys, description="How long a request that meets an outage is tried.")
+    request_log: RequestLogKeys = Field(
+        default_factory=RequestLogKeys, description="What is kept of requests and answers."
     )
 
     @classmethod
@@ -134,11 +194,25 @@ class Destination(YamlComponent):
         for name, target in self.targets.items():
             if target.sandbox:
                 continue
-            for key in ("token", "secret"):
-                if getattr(target, key) is not None and key not in takes:
-                    raise mistake(("targets", name, key), f"is nothing that {kind.label} takes. Leave it out.")
-            missing = [key for key in ("base_url", "token") if getattr(target, key) is None]
-            missing = [key for key in missing if key == "base_url" or key in takes]
+            if kind.sandbox_only:
+                raise mistake(
+                    ("targets", name),
+                    f"is a real account, and {kind.label} exists in the sandbox only. Write "
+                    f"`{name}: {{sandbox: true}}`.",
+                )
+            if target.secret is not None and "secret" not in kind.settings:
+                raise mistake(("targets", name, "secret"), f"is nothing that {kind.label} takes. Leave it out.")
+            used = "bearer" if target.token is not None else target.auth.kind if target.auth is not None else None
+            if used is not None and kind.auth_kinds is not None and used not in kind.auth_kinds:
+                key = "token" if target.token is not None else "auth"
+                raise mistake(
+                    ("targets", name, key),
+                    f"is of kind {used}, which {kind.label} does not take. It takes: "
+                    f"{', '.join(sorted(kind.auth_kinds))}.",
+                )
+            missing = ["base_url"] if target.base_url is None else []
+            if kind.auth == "bearer" and used is None:
+                missing.append("token (or auth)")
             if missing:
                 raise mistake(("targets", name), f"lacks {' and '.join(missing)}, without which nothing can be sent.")
         return self
@@ -170,10 +244,18 @@ class Destination(YamlComponent):
                 base_url=Env(account.base_url.env) if isinstance(account.base_url, EnvVar) else account.base_url,
                 token=Env(account.token.env) if account.token else None,
                 secret=Env(account.secret.env) if account.secret else None,
+                auth=account.auth,
                 schedules=account.schedules,
             ),
             timeout=self.timeout,
             in_flight=self.in_flight,
+            quotas=None if self.quota is None else tuple((quota.requests, quota.per) for quota in self.quota),
+            concurrency=self.concurrency,
+            attempts=self.retry.attempts,
+            backoff=self.retry.base,
+            backoff_cap=self.retry.cap,
+            log_days=self.request_log.days,
+            log_bodies=self.request_log.bodies,
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

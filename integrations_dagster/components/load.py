@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import dagster as dg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
@@ -17,12 +18,15 @@ from dagster.components.core.load_defs import get_library_json_enriched_defs
 from dagster_shared.error import DagsterError
 
 from integrations_dagster.components.attributes import YamlComponent, near
+from integrations_dagster.components.destination import Destination
 from integrations_dagster.components.model import Model
 from integrations_dagster.components.names import Names, shared_definitions
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.vocabulary import Misconfigured
+
+T = TypeVar("T")
 
 VALIDATING = "DAGSTER_IS_DEFS_VALIDATION_CLI"
 """Set by `dg check defs` and `dagster definitions validate`, which must not pass over a broken folder."""
@@ -37,12 +41,14 @@ class Project:
         specs: The syncs of the folders that are not broken.
         partitions: Partitions by name of the model, None for an unpartitioned one.
         broken: Error by name of the folder.
+        destinations: The destinations of the folders that are not broken.
     """
 
     root: Path
     specs: tuple[SyncSpec, ...]
     partitions: Mapping[str, dg.PartitionsDefinition | None]
     broken: Mapping[str, str]
+    destinations: tuple[Destination, ...] = ()
 
     def sync(self, name: str) -> SyncSpec:
         """The sync with this name.
@@ -50,12 +56,22 @@ class Project:
         Raises:
             Misconfigured: There is none; where folders are broken, with their errors.
         """
-        names = {spec.name: spec for spec in self.specs}
+        return self._named({spec.name: spec for spec in self.specs}, "sync", name)
+
+    def destination(self, name: str) -> Destination:
+        """The destination with this name.
+
+        Raises:
+            Misconfigured: There is none; where folders are broken, with their errors.
+        """
+        return self._named({found.name: found for found in self.destinations}, "destination", name)
+
+    def _named(self, names: Mapping[str, T], word: str, name: str) -> T:
         if name in names:
             return names[name]
         broken = "".join(f"\nThe folder {folder} is broken: {error}" for folder, error in self.broken.items())
         raise Misconfigured(
-            f'"{name}" is no sync of the project in {self.root}.',
+            f'"{name}" is no {word} of the project in {self.root}.',
             f"{near(name, names)}Known: {', '.join(sorted(names)) or 'none'}.{broken}",
         )
 
@@ -73,7 +89,8 @@ def load_project(project_root: Path | None = None) -> Project:
     tree = _tree(project_root or Path.cwd())
     _settle(tree)
     names = Names.of(tree)
-    return Project(tree.project_root, tuple(names.sync_specs()), names.partitions(), dict(tree.broken))
+    specs, destinations = tuple(names.sync_specs()), tuple(names.destinations)
+    return Project(tree.project_root, specs, names.partitions(), dict(tree.broken), destinations)
 
 
 def load_specs(project_root: Path | None = None) -> list[SyncSpec]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import dagster as dg
@@ -80,7 +81,13 @@ class Names:
 
     def model_spec(self, model: Model) -> ModelSpec:
         warehouse = self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
-        return model.spec(self._root, self.warehouse_spec(warehouse))
+        spec = model.spec(self._root, self.warehouse_spec(warehouse))
+        return replace(spec, sensitive=self._sensitive(model.identity))
+
+    def _sensitive(self, model: str) -> frozenset[str]:
+        """Columns of a model that one of its syncs marks as sensitive."""
+        fields = [field for sync in self.syncs if sync.model_name == model for field in sync.fields.values()]
+        return frozenset(field.column for field in fields if field.sensitive and field.column)
 
     def sync_spec(self, sync: Sync) -> SyncSpec:
         """The sync as plain values, for the target in force."""

@@ -74,6 +74,12 @@ class DestinationScaffolder(ExampleScaffolder):
           #   schedules: true     # schedules of its syncs start running by default
         # timeout: 30             # seconds of a request
         # in_flight: 16           # requests at once, over all shards
+        # quota:                  # of the account, instead of what the kind is known to have
+        #   - {requests: 100, per: 10s}
+        #   - {requests: 250000, per: 1d}
+        # concurrency: 10         # requests at once over all that use the account
+        # retry: {attempts: 5, base: 0.5, cap: 15}  # of a request that meets an outage; seconds
+        # request_log: {days: 14, bodies: failed}   # bodies: failed, all or none
     """
 
 
@@ -83,13 +89,16 @@ class SyncScaffolder(ExampleScaffolder):
         model: customers          # a Model of any folder
         destination: crm          # a Destination of any folder
         object: contacts          # what the rows become there
-        mode: upsert              # upsert: create and update; mirror: also remove
+        mode: upsert              # upsert: create and update; mirror: also remove; insert: only create
         match: {email: email}     # what a record is recognized by: field and column; a webhook takes none
         fields:                   # field of the destination: column of the model
           firstname: first_name
           lastname: {column: last_name}
           lead_source: {value: warehouse}  # a constant
-        # batch: {rows: 100}      # rows of a request; default: as many as the destination takes
+          # birthday: {column: birthday, sensitive: true}  # kept out of logs, reasons and previews
+        # batch: {rows: 100, bytes: 1000000, row_bytes: 100000}  # of a request; default: the destination's limits
+        # in_doubt: hold          # mode insert: rows that got no answer: hold, verify or resend
+        # rejected: {max_attempts: 10, wait: 15m, longest_wait: 24h}  # how rejected rows are tried again
         # shards: 4               # parallel write steps, at the most 32
         # schedule: "*/15 * * * *"
         # trigger: model          # run whenever the model was materialized by something else

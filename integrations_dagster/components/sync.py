@@ -19,7 +19,9 @@ from integrations_dagster.components.attributes import (
     near,
     problem,
 )
+from integrations_dagster.components.durations import Duration
 from integrations_dagster.components.scaffold import SyncScaffolder
+from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import MODES_BUILT, Action, Misconfigured, Mode
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 
 SHARDS_LIMIT = 32
 REMOVAL_LIMIT = 0.2
+MAX_ATTEMPTS = 10
+RETRY_WAIT = 900.0
+RETRY_WAIT_CAP = 86_400.0
+ACTIONS = {
+    Mode.INSERT: (Action.CREATE,),
+    Mode.UPSERT: (Action.UPSERT, Action.UPDATE),
+    Mode.MIRROR: (Action.UPSERT, Action.UPDATE, Action.DELETE),
+}
+"""How rows of a mode may be delivered."""
 LIMITS_PLANNED = dict.fromkeys(("invalid_above", "in_doubt_above"), "Built: rejected_above.")
 CHANGES_FOUND = "Changes are found by DuckDB, beside the storage folder."
 NULLS = "Nulls are left out."
@@ -42,11 +53,13 @@ class FieldMapping(Keys):
         "lookup": "Join it in the model's SQL.",
         "type": "Cast the column in the model's SQL.",
         "nulls": NULLS,
-        "sensitive": "",
     }
 
     column: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="Column of the model.")
     value: Any = Field(default=None, description="A constant, the same for every row.")
+    sensitive: Annotated[bool, TEMPLATE] = Field(
+        default=False, description="Its values are kept out of request logs, reasons of rows and previews."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> FieldMapping:
@@ -68,11 +81,36 @@ def _mapping(value: Any) -> Any:
 class BatchKeys(Keys):
     """The size of a request."""
 
-    not_built: ClassVar[NotBuilt] = {"bytes": "The destination's own limit holds."}
-
     rows: Annotated[int, TEMPLATE] | None = Field(
         default=None, ge=1, description="Rows of one request; default: as many as the destination takes."
     )
+    bytes: Annotated[int, TEMPLATE] | None = Field(
+        default=None, ge=1, description="Bytes of one request's body; default: as many as the destination takes."
+    )
+    row_bytes: Annotated[int, TEMPLATE] | None = Field(
+        default=None, ge=1, description="Bytes of one row, above which it is invalid; default: the destination's limit."
+    )
+
+
+class Rejected(Keys):
+    """How rows that the destination rejected are tried again while they do not change."""
+
+    max_attempts: Annotated[int, TEMPLATE] = Field(
+        default=MAX_ATTEMPTS,
+        ge=1,
+        description="Rejections after which a row is parked, until it changes or is retried.",
+    )
+    wait: Duration = Field(
+        default=RETRY_WAIT,
+        description='From the second rejection to the next try, as "15m"; doubled for each further one.',
+    )
+    longest_wait: Duration = Field(default=RETRY_WAIT_CAP, description='Between two tries at the most, as "24h".')
+
+    @model_validator(mode="after")
+    def _grows(self) -> Rejected:
+        if self.longest_wait < self.wait:
+            raise problem(f"has a longest_wait ({self.longest_wait:g} s) below wait ({self.wait:g} s)")
+        return self
 
 
 class FailWhen(Keys):
@@ -125,10 +163,9 @@ class Sync(YamlComponent):
         "cursor": "Every run compares all rows.",
         "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
-        "in_doubt": "",
         "lookups": "Join it in the model's SQL.",
         "nulls": NULLS,
-        "sensitive": "",
+        "sensitive": "Mark the field: {column: NAME, sensitive: true}.",
     }
 
     name: str = Field(
@@ -137,8 +174,9 @@ class Sync(YamlComponent):
     model_name: str = Field(alias="model", min_length=1, description="Name of the model whose rows are delivered.")
     destination: str = Field(min_length=1, description="Name of the destination.")
     object: str = Field(min_length=1, description="What the rows become there, as contacts.")
-    mode: Annotated[Literal["upsert", "mirror"], BeforeValidator(_mode)] = Field(
-        description="upsert: create and update; mirror: also remove what this sync delivered and the model has no more."
+    mode: Annotated[Literal["insert", "upsert", "mirror"], BeforeValidator(_mode)] = Field(
+        description="upsert: create and update; mirror: also remove what this sync delivered and the model has no "
+        "more; insert: create each row once, and never change it."
     )
     match: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
@@ -149,6 +187,13 @@ class Sync(YamlComponent):
         min_length=1, description="Fields of the destination: a column, {column: NAME} or {value: CONSTANT} each."
     )
     batch: BatchKeys = Field(default_factory=BatchKeys, description="The size of a request.")
+    in_doubt: Literal["hold", "verify", "resend"] | None = Field(
+        default=None,
+        description="What becomes of rows whose request must not be repeated and got no answer. hold: they wait for a "
+        "person; verify: they are looked up at the destination; resend: they are sent again, and may be there twice. "
+        "Default: verify where the destination can, else hold.",
+    )
+    rejected: Rejected = Field(default_factory=Rejected, description="How rejected rows are tried again.")
     shards: Annotated[int, TEMPLATE] = Field(
         default=4, ge=1, le=SHARDS_LIMIT, description="Write steps that run in parallel, at the most."
     )
@@ -178,6 +223,13 @@ class Sync(YamlComponent):
         if self.removal_limit is not None and self.mode != "mirror":
             raise mistake(("removal_limit",), f"has no meaning: mode {self.mode} removes nothing. Leave it out.")
         for target, column in self.match.items():
+            for name, other in self.fields.items():
+                if other.sensitive and (name == target or other.column == column):
+                    raise mistake(
+                        ("fields", name, "sensitive"),
+                        f"marks what match.{target} is made from. Match values are kept in the state of the sync; "
+                        "hashing of match values is not built yet.",
+                    )
             field = self.fields.get(target)
             if field is not None and field.column != column:
                 raise mistake(
@@ -205,12 +257,9 @@ class Sync(YamlComponent):
             kind.check(self.object, mode, tuple(self.match), tuple(self.fields))
         except Misconfigured as error:
             raise self.error((), error.message, error.remedy) from error
-        limit = kind.limits(self.object, Action.UPSERT).rows
-        if self.batch.rows is not None and self.batch.rows > limit:
-            raise self.error(
-                ("batch", "rows"),
-                f"is {self.batch.rows}, but {kind.label} takes {limit} rows in a request at the most.",
-            )
+        self._check_batch(kind, mode)
+        self._check_in_doubt(kind, mode)
+        self._check_sensitive(model)
         alerts = AlertSpec(self.alerts.slack, self.alerts.when.rejected_above) if self.alerts else AlertSpec()
         return SyncSpec(
             name=self.name,
@@ -218,9 +267,17 @@ class Sync(YamlComponent):
             destination=destination,
             object=self.object,
             mode=mode,
-            fields=tuple(FieldSpec(target, field.column, field.value) for target, field in self.fields.items()),
+            fields=tuple(
+                FieldSpec(target, field.column, field.value, field.sensitive) for target, field in self.fields.items()
+            ),
             match=self.match,
             batch_rows=self.batch.rows,
+            batch_bytes=self.batch.bytes,
+            row_bytes=self.batch.row_bytes,
+            in_doubt=self.in_doubt,
+            max_attempts=self.rejected.max_attempts,
+            retry_wait=self.rejected.wait,
+            retry_wait_cap=self.rejected.longest_wait,
             shards=self.shards,
             schedule=self.schedule,
             on_model=self.trigger == "model",
@@ -229,6 +286,43 @@ class Sync(YamlComponent):
             removal_limit=REMOVAL_LIMIT if self.removal_limit is None else self.removal_limit,
             source=self.place,
         )
+
+    def _check_batch(self, kind: Destination, mode: Mode) -> None:
+        limits = kind.limits(self.object, ACTIONS[mode][0])
+        for key, limit, what in (
+            ("rows", limits.rows, "rows in a request"),
+            ("bytes", limits.bytes, "bytes in a request"),
+            ("row_bytes", limits.row_bytes, "bytes in a row"),
+        ):
+            asked = getattr(self.batch, key)
+            if asked is not None and limit is not None and asked > limit:
+                text = f"is {asked}, but {kind.label} takes {limit} {what} at the most."
+                raise self.error(("batch", key), text)
+
+    def _check_in_doubt(self, kind: Destination, mode: Mode) -> None:
+        if self.in_doubt is None:
+            return
+        if all(kind.repeat(self.object, action) is Repeat.ALWAYS for action in ACTIONS[mode]):
+            raise self.error(
+                "in_doubt",
+                f"has no meaning: in mode {mode}, a request to {kind.label} may be repeated, so that no row is ever in "
+                "doubt. Leave it out.",
+            )
+        if self.in_doubt == "verify" and not kind.can_verify(self.object, tuple(self.match)):
+            by = f" by {', '.join(self.match)}" if self.match else " without `match`"
+            raise self.error(
+                "in_doubt", f"is verify, but {kind.label} cannot look up {self.object}{by}.", "Write hold or resend."
+            )
+
+    def _check_sensitive(self, model: ModelSpec) -> None:
+        for target, field in self.fields.items():
+            if field.sensitive and field.column in model.primary_key:
+                raise self.error(
+                    ("fields", target, "sensitive"),
+                    f"marks the column {field.column!r}, which is in the primary key: keys are kept in logs and in the "
+                    "state of the sync.",
+                    "Use another column as the primary key.",
+                )
 
     def build_asset(self, names: Names) -> dg.Definitions:
         """The asset of the sync and its checks, without job, schedule and sensors."""

@@ -10,8 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sandbox.endpoint import read_endpoint
 from integrations_dagster.vocabulary import Misconfigured
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """How requests to a target are authenticated, as its settings say it.
+
+    Attributes:
+        kind: A key of `delivery.auth.registry.KINDS`.
+        plain: Settings that are given as text.
+        variables: Settings that an environment variable holds, by its name.
+    """
+
+    kind: str
+    plain: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +40,10 @@ class AccountSettings:
         target: Name of the target.
         sandbox: Whether it is the local sandbox.
         base_url: Base URL, or None where `base_url_env` names it.
-        token_env: Environment variable of the bearer token.
+        token_env: Environment variable of the bearer token; the short form of `auth` with kind "bearer".
         secret_env: Environment variable of the signing secret.
         timeout: Seconds a request may take.
+        auth: How requests are authenticated, where it is not `token_env`.
     """
 
     destination: str
@@ -38,6 +55,20 @@ class AccountSettings:
     token_env: str | None
     secret_env: str | None
     timeout: float
+    auth: AuthSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """How requests to an account are authenticated, with the values of its settings.
+
+    Attributes:
+        kind: A key of `delivery.auth.registry.KINDS`.
+        settings: What the kind takes, by name; secrets among them, so that the text form shows none.
+    """
+
+    kind: str
+    settings: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +81,30 @@ class Account:
         base_url: As the settings say it.
         timeout: Seconds a request may take.
         in_sandbox: Whether it is the local sandbox.
+        auth: How requests are authenticated; None: not at all.
+        secret: Signing secret.
+        destination: Name of the destination in YAML.
+        target: Name of the target.
     """
 
     identity: str
     base_url: str
     timeout: float
     in_sandbox: bool
-    token: str | None = field(default=None, repr=False)
+    auth: Auth | None = None
     secret: str | None = field(default=None, repr=False)
+    destination: str = ""
+    target: str = ""
+
+    @property
+    def place(self) -> str:
+        """The account as messages call it."""
+        return f"Destination {self.destination!r}, target {self.target!r}"
+
+
+def bearer(token: str) -> Auth:
+    """A token that does not change."""
+    return Auth("bearer", {"token": token})
 
 
 def connect(settings: AccountSettings, storage: Path, env: Mapping[str, str]) -> Account:
@@ -76,8 +123,10 @@ def connect(settings: AccountSettings, storage: Path, env: Mapping[str, str]) ->
         base_url=url,
         timeout=settings.timeout,
         in_sandbox=False,
-        token=_variable(settings, settings.token_env, "token", env) if settings.token_env else None,
+        auth=_auth(settings, env),
         secret=_variable(settings, settings.secret_env, "secret", env) if settings.secret_env else None,
+        destination=settings.destination,
+        target=settings.target,
     )
 
 
@@ -89,16 +138,27 @@ def _sandbox(settings: AccountSettings, storage: Path) -> Account:
             "Start it with `make ui` or `integrations sandbox`.",
         )
     url = endpoint.url.rstrip("/")
-    webhook = settings.kind == "webhook"
+    own = KINDS[settings.kind].sandbox_path
     return Account(
-        # Each webhook destination is a receiver of its own there.
-        identity=f"{settings.kind}:sandbox:{endpoint.id}" + (f":{settings.destination}" if webhook else ""),
-        base_url=f"{url}/webhook/{settings.destination}" if webhook else url,
+        identity=f"{settings.kind}:sandbox:{endpoint.id}" + (f":{settings.destination}" if own else ""),
+        base_url=f"{url}/{own}/{settings.destination}" if own else url,
         timeout=settings.timeout,
         in_sandbox=True,
-        token=endpoint.token,
+        auth=bearer(endpoint.token) if KINDS[settings.kind].auth == "bearer" else None,
         secret=endpoint.secret,
+        destination=settings.destination,
+        target=settings.target,
     )
+
+
+def _auth(settings: AccountSettings, env: Mapping[str, str]) -> Auth | None:
+    if settings.auth is None:
+        return bearer(_variable(settings, settings.token_env, "token", env)) if settings.token_env else None
+    values = dict(settings.auth.plain)
+    for name, variable in settings.auth.variables.items():
+        # Passwords and keys travel in bodies, where any text is allowed; what a header carries is checked by its kind.
+        values[name] = _read(settings, variable, f"auth.{name}", env)
+    return Auth(settings.auth.kind, values)
 
 
 def _host(settings: AccountSettings, url: str) -> str:
@@ -126,15 +186,20 @@ def _variable(settings: AccountSettings, name: str | None, setting: str, env: Ma
         raise Misconfigured(
             f"{_place(settings)}: {setting} is not set.", f"Add `{setting}:` to the target in its defs.yaml."
         )
+    value = _read(settings, name, setting, env)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise Misconfigured(
+            f"{_place(settings)}: the environment variable {name} ({setting}) holds characters no request can carry.",
+            "It may have been cut or pasted with a line break; set it again.",
+        )
+    return value
+
+
+def _read(settings: AccountSettings, name: str, setting: str, env: Mapping[str, str]) -> str:
     value = env.get(name, "").strip()
     if not value:
         raise Misconfigured(
             f"{_place(settings)}: the environment variable {name} ({setting}) is not set.",
             f"Set {name} where Dagster's run processes get their environment, and launch the run again.",
-        )
-    if not value.isascii() or not value.isprintable() or " " in value:
-        raise Misconfigured(
-            f"{_place(settings)}: the environment variable {name} ({setting}) holds characters no request can carry.",
-            "It may have been cut or pasted with a line break; set it again.",
         )
     return value

@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import tenacity
 
+from integrations_dagster.delivery.credentials import Credentials, Grant
+from integrations_dagster.delivery.exchange import Exchange
 from integrations_dagster.delivery.session import HttpSession, NotSent
-from integrations_dagster.destinations.base import Destination, Flow, Request, Response
+from integrations_dagster.destinations.base import Destination, Flow, Pause, Remember, Repeat, Request, Response
 from integrations_dagster.destinations.errors import (
     DestinationError,
+    Refused,
     Throttled,
     Unauthorized,
     Unavailable,
@@ -22,8 +26,12 @@ from integrations_dagster.vocabulary import Traffic
 
 T = TypeVar("T")
 
-UNKNOWN_THROTTLE_WAIT = 1.0
-"""Seconds to wait where a destination throttles and does not say how long."""
+RENEWALS = 12
+"""Refusals of its credentials in a row that a request survives: a token may be used up by others before it arrives."""
+UNKNOWN_WAIT = 1.0
+"""Seconds to wait for a token endpoint that throttles and does not say how long."""
+RECHECK = 0.05
+"""Seconds of waiting after which leave to send is asked for again if the account was silenced meanwhile."""
 
 
 class Stopped(Exception):
@@ -47,108 +55,274 @@ class RetrySettings:
     patience: float = 900.0
 
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to send one request.
+
+    Attributes:
+        delay: Seconds from now until it may be sent.
+        send_before: Latest moment of sending, seconds since the epoch.
+        serial: See `ledger.quotas.Granted`.
+    """
+
+    delay: float
+    send_before: float
+    serial: int = 0
+
+
+class Permits(Protocol):
+    """Gives leave to send, and is told what answers say of the account."""
+
+    def ask(self) -> Permit:
+        """Leave to send the next request; raises where sending is not allowed any more."""
+        ...
+
+    def flight(self) -> AbstractContextManager[None]:
+        """Waits for a place among the requests in flight, and keeps it."""
+        ...
+
+    def silenced(self) -> bool:
+        """Whether the account asked for silence after leave was given."""
+        ...
+
+    def throttled(self, permit: Permit, wait: float | None) -> None:
+        """The request was throttled; whoever asks next is told to wait."""
+        ...
+
+    def answered(self, response: Response, seconds: float) -> None:
+        """An answer came, of whatever kind, so many seconds after its request."""
+        ...
+
+    def worked(self) -> None:
+        """The destination did what it is for: it is not down."""
+        ...
+
+    def remember(self, reference: str) -> None:
+        """The flow's work goes on at the destination under this name."""
+        ...
+
+
 @dataclass(slots=True)
 class Drive:
     """The driving of one flow.
 
     Attributes:
-        permit: Called before each request with whether it is the first; raises where sending is not allowed any more,
-            and returns the latest moment of sending (`time.time()`).
-        repeatable: Whether the flow's requests may be sent again when what they did is unknown.
+        repeat: Whether the flow's requests may be sent again when what they did is unknown.
         stop: When set, nothing new is sent.
+        shard, batch, keys: What the exchanges are about, for the request log.
         traffic: What it cost so far.
-        touched: Whether a request may have had an effect that no answer tells.
+        exchanges: Requests and answers, for the request log.
+        lost: Whether the answer to a request that changes something was lost.
+        begun: Whether the flow went on after the answer to a request that changes something: it has taken effect,
+            wholly or in part.
+        resumable: Whether `start` goes on with remembered work instead of sending rows again.
         quiet_until: When such a request can no longer take effect (seconds since the epoch); 0 if there is none.
     """
 
     session: HttpSession
     destination: Destination
-    permit: Callable[[bool], float]
-    repeatable: bool
+    credentials: Credentials
+    permits: Permits
+    repeat: Repeat
     stop: threading.Event
     settings: RetrySettings = field(default_factory=RetrySettings)
+    shard: int = -1
+    batch: str = ""
+    keys: tuple[str, ...] = ()
     traffic: Traffic = field(default_factory=Traffic)
-    touched: bool = False
+    exchanges: list[Exchange] = field(default_factory=list)
+    lost: bool = False
+    begun: bool = False
+    resumable: bool = False
     quiet_until: float = 0.0
     _failures: int = 0
-    _waited: float = 0.0
+    _restarts: int = 0
+    _refusals: int = 0
     _sent: float = 0.0
-    _refreshed: bool = False
+    _token_wait: float = 0.0
+    _throttled_since: float | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the flow may have had an effect that no result tells."""
+        return self.lost or self.begun
 
     def run(self, start: Callable[[], Flow[T]]) -> T:
-        """Drive the flow that `start` makes to its result.
+        """Drive the flow that `start` makes to its result. `start` is called again where an answer was unreadable.
 
         Raises:
             DestinationError: A class that retrying does not mend, or that it did not.
             Stopped: `stop` was set before the flow was through.
-            LeaseLost: From `permit`.
+            LeaseLost, CircuitOpen, QuotaSpent and others: From `permits`.
         """
         walk = _Walk(self, start)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(self._may_retry), wait=self._wait, sleep=self._sleep, reraise=True
+            retry=tenacity.retry_if_exception(self._may_retry), wait=self._wait, sleep=self.sleep, reraise=True
         )
         return retrying(walk.advance)
 
-    def _send(self, request: Request) -> Response:
-        if self.stop.is_set():
-            raise Stopped
-        send_before = self.permit(self.traffic.requests == 0)
-        if time.time() > send_before:
-            # The process slept between the record and the sending; ask again, with a new deadline.
-            send_before = self.permit(False)
-        started = time.monotonic()
-        self._sent = time.time()
+    def send(self, request: Request) -> Response:
+        """Send one request as soon as the account allows."""
+        while True:
+            permit, grant = self._permit()
+            with self.permits.flight():
+                if self.stop.is_set():
+                    raise Stopped
+                # Its turn may have come late.
+                if time.time() <= permit.send_before:
+                    return self._exchange(request, permit, grant)
+
+    def _exchange(self, request: Request, permit: Permit, grant: Grant) -> Response:
+        started, at = time.monotonic(), time.time()
         self.traffic.requests += 1
         self.traffic.bytes += len(request.body or b"")
+        response: Response | None = None
+        error: DestinationError | None = None
         try:
-            response = self.session.send(self.destination.sign(request))
+            response = self.session.send(self.destination.sign(request), grant)
+            self.permits.answered(response, time.monotonic() - started)
             self.destination.classify(request, response)
-        except DestinationError as error:
-            self._failed(error)
+        except DestinationError as raised:
+            error = raised
+            self._failed(raised, request, at)
+            if isinstance(raised, Throttled):
+                self.permits.throttled(permit, raised.wait)
+            elif isinstance(raised, Unauthorized):
+                self._renew(grant)
             raise
         finally:
-            self.traffic.latencies_ms.append(round((time.monotonic() - started) * 1000))
+            milliseconds = round((time.monotonic() - started) * 1000)
+            self.traffic.latencies_ms.append(milliseconds)
+            self._note(at, request, response, error, milliseconds)
+        self._sent = at
         return response
 
-    def _failed(self, error: DestinationError) -> None:
+    def _permit(self) -> tuple[Permit, Grant]:
+        while True:
+            if self.stop.is_set():
+                raise Stopped
+            permit = self.permits.ask()
+            if permit.delay > 0:
+                self.sleep(permit.delay)
+            # Only now: a token may expire while its request waits for its turn.
+            grant = self._grant()
+            # The process may have slept between leave and sending; and the account may have been silenced meanwhile.
+            if time.time() <= permit.send_before and not (permit.delay > RECHECK and self.permits.silenced()):
+                return permit, grant
+
+    def _grant(self) -> Grant:
+        try:
+            return self.credentials.grant()
+        except Throttled as error:
+            # The ledger knows nothing of the token endpoint's limits.
+            self._token_wait = UNKNOWN_WAIT if error.wait is None else error.wait
+            raise
+
+    def _failed(self, error: DestinationError, request: Request, at: float) -> None:
         self.traffic.errors[error.kind] = self.traffic.errors.get(error.kind, 0) + 1
         if isinstance(error, Throttled):
             self.traffic.throttled += 1
-        elif isinstance(error, Unavailable) and not isinstance(error, NotSent):
-            self.touched = True
-            self.quiet_until = max(self.quiet_until, self._sent + self.session.timeout)
+        elif isinstance(error, Unavailable) and not isinstance(error, NotSent) and not request.changes_nothing:
+            self.lost = True
+            self.quiet_until = max(self.quiet_until, at + self.session.timeout + self.destination.settles)
+
+    def _renew(self, grant: Grant) -> None:
+        self._refusals += 1
+        try:
+            if self.credentials.renew(grant):
+                return
+        except Throttled as error:
+            self._token_wait = UNKNOWN_WAIT if error.wait is None else error.wait
+            return
+        if self._refusals > 1:
+            # Credentials may reach a vendor's servers one after the other; a second refusal is final.
+            self._refusals = RENEWALS
+
+    def _note(
+        self,
+        at: float,
+        request: Request,
+        response: Response | None,
+        error: DestinationError | None,
+        milliseconds: int,
+    ) -> None:
+        self.exchanges.append(
+            Exchange(
+                at=at,
+                shard=self.shard,
+                batch=self.batch,
+                attempt=self.traffic.requests,
+                method=request.method,
+                path=request.path.partition("?")[0],
+                keys=self.keys,
+                status=response.status if response else None,
+                error=f"{error.kind} {error.code}".strip() if error else "",
+                milliseconds=milliseconds,
+                request_id=self.destination.request_id(response) if response else "",
+                sent=len(request.body or b""),
+                received=len(response.body) if response else 0,
+                request=request.body or b"",
+                response=response.body if response else b"",
+            )
+        )
 
     def _may_retry(self, error: BaseException) -> bool:
         if isinstance(error, Throttled):
-            return self._waited < self.settings.patience
-        if isinstance(error, Unauthorized) and not self._refreshed:
-            # Credentials may reach a vendor's servers one after the other; a second refusal is final.
-            self._refreshed = True
-            return True
+            if self._throttled_since is None:
+                self._throttled_since = time.monotonic()
+            return time.monotonic() - self._throttled_since < self.settings.patience
+        if isinstance(error, Unauthorized):
+            return self._refusals < RENEWALS
         if not isinstance(error, Unavailable):
             return False
         self._failures += 1
-        if self._failures >= self.settings.attempts or (self.touched and not self.repeatable):
+        if self._failures >= self.settings.attempts:
+            return False
+        if self.lost and self.repeat is Repeat.NEVER:
             return False
         self.traffic.retries += 1
         return True
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Throttled):
-            wait = UNKNOWN_THROTTLE_WAIT if error.wait is None else error.wait
-            self._waited += max(wait, 0.05)
-            return max(wait, 0.05)
-        if isinstance(error, Unauthorized):
-            return 0.0
+        if not isinstance(error, Unavailable):
+            # Leave to send brings the wait that the account asked for.
+            wait, self._token_wait = self._token_wait, 0.0
+            return wait
         backoff = tenacity.wait_exponential_jitter(
             multiplier=self.settings.base, max=self.settings.cap, jitter=self.settings.base
         )
+        state.attempt_number = max(1, self._failures)
         return backoff(state)
 
-    def _sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless there is nothing to wait for any more.
+
+        Raises:
+            Stopped: `stop` was set.
+        """
         if self.stop.wait(seconds):
             raise Stopped
+
+    def went_on(self, step: Request | Remember | Pause | None) -> None:
+        """The flow has read the answer to a step and goes on: what failed before is over."""
+        if isinstance(step, Request):
+            # Not those that made the flow start again, or it might do so for ever.
+            self._failures = self._restarts
+            self._refusals = 0
+            self._throttled_since = None
+            self.permits.worked()
+            self.begun |= not step.changes_nothing
+        elif isinstance(step, Remember):
+            self.resumable = True
+
+    def restarted(self, error: Unavailable, step: Request | Remember | Pause | None) -> None:
+        """The flow could not read an answer, and starts again."""
+        self._restarts += 1
+        if isinstance(step, Request):
+            self._failed(error, step, self._sent)
+        # What was begun and cannot be taken up again by name would be done twice.
+        self.lost |= self.begun and not self.resumable
 
 
 class _Walk(Generic[T]):
@@ -158,23 +332,42 @@ class _Walk(Generic[T]):
         self._drive = drive
         self._start = start
         self._flow: Flow[T] | None = None
-        self._request: Request | None = None
+        self._step: Request | Remember | Pause | None = None
 
     def advance(self) -> T:
         """Go on to the end of the flow."""
         try:
-            if self._flow is None or self._request is None:
+            if self._flow is None:
                 self._flow = self._start()
-                self._request = next(self._flow)
+                self._step = next(self._flow)
             while True:
-                response = self._drive._send(self._request)
+                response, taken = self._take(), self._step
                 try:
-                    self._request = self._flow.send(response)
+                    self._step = self._flow.send(response)
                 except Unavailable as error:
                     # An answer that the flow could not read has ended its generator: the whole flow starts again.
                     self._flow = None
-                    self._drive._failed(error)
+                    self._drive.restarted(error, taken)
                     raise
+                self._drive.went_on(taken)
         except StopIteration as end:
+            self._drive.permits.worked()
             result: T = end.value
             return result
+
+    def _take(self) -> Response:
+        step = self._step
+        if isinstance(step, Remember):
+            self._drive.permits.remember(step.reference)
+        elif isinstance(step, Pause):
+            self._drive.sleep(step.seconds)
+        elif step is not None:
+            return self._drive.send(step)
+        return Response(0)
+
+
+def refusal(label: str, error: DestinationError) -> str:
+    """A sentence for what no retry mends, with the remedy where the error table has one."""
+    remedy = error.remedy if isinstance(error, Refused) else ""
+    request = f" (request {error.request_id})" if error.request_id else ""
+    return f"{label} refused the request: {error.reason}{request} {remedy}".strip()

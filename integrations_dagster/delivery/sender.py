@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from integrations_dagster.delivery.accounts import Account
-from integrations_dagster.delivery.engine import Drive, RetrySettings, Stopped
+from integrations_dagster.delivery.credentials import Credentials
+from integrations_dagster.delivery.engine import Drive, RetrySettings, Stopped, refusal
+from integrations_dagster.delivery.exchange import RequestLog
+from integrations_dagster.delivery.gate import AccountGate, BatchPermits
 from integrations_dagster.delivery.session import HttpSession
-from integrations_dagster.destinations.base import Batch, Destination
+from integrations_dagster.destinations.base import Batch, Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import (
     DestinationError,
     PoisonedBatch,
-    Refused,
     TooLarge,
     Unavailable,
 )
 from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import ShardLease
-from integrations_dagster.ledger.store import AlreadyClosed, Ledger, OpenBatch
-from integrations_dagster.vocabulary import Action, LeaseLost, Outcome, Row, Status, Traffic
+from integrations_dagster.ledger.quotas import CircuitOpen, Granted, QuotaSpent
+from integrations_dagster.ledger.store import Ledger
+from integrations_dagster.ledger.writing import AlreadyClosed, OpenBatch
+from integrations_dagster.vocabulary import (
+    SUCCEEDED,
+    Action,
+    IntegrationsError,
+    LeaseLost,
+    Outcome,
+    Row,
+    Status,
+    Traffic,
+)
+
+
+def _as_it_is(_row: Row, outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def _same(text: str) -> str:
+    return text
 
 
 @dataclass(slots=True)
@@ -29,53 +51,47 @@ class Sending:
     """What the senders of one shard share.
 
     Attributes:
+        told: Called with the rows of a batch and their final outcomes, once each row has one.
+        scrub: Takes secrets and sensitive values out of an outcome's reason before it is stored.
+        without_secrets: Takes secrets out of a text of which no row is known.
+        log: Where requests and answers are kept, or None.
         stop: Set when nothing new may be sent any more.
         reason: Why, as a sentence with the remedy; "" while sending goes on.
     """
 
+    sync: str
+    object: str
+    match_fields: tuple[str, ...]
+    destination: Destination
+    account: Account
+    credentials: Credentials
+    ledger: Ledger
+    shard: ShardLease
+    gate: AccountGate
     stop: threading.Event
+    told: Callable[[Sequence[Row], Sequence[Outcome]], None]
+    scrub: Callable[[Row, Outcome], Outcome] = _as_it_is
+    without_secrets: Callable[[str], str] = _same
+    log: RequestLog | None = None
+    retry: RetrySettings = field(default_factory=RetrySettings)
     reason: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def halt(self, reason: str) -> None:
         """Stop sending; the first reason is kept."""
         with self.lock:
-            self.reason = self.reason or reason
+            self.reason = self.reason or self.without_secrets(reason)
         self.stop.set()
 
 
 class Sender:
-    """Sends batches of one shard, one at a time. One instance belongs to one thread.
+    """Sends batches of one shard, one at a time. One instance belongs to one thread."""
 
-    Args:
-        told: Called with the rows of a batch and their final outcomes, once each row has one.
-    """
-
-    def __init__(
-        self,
-        *,
-        sync: str,
-        object_: str,
-        match_fields: tuple[str, ...],
-        destination: Destination,
-        account: Account,
-        ledger: Ledger,
-        shard: ShardLease,
-        sending: Sending,
-        told: Callable[[Sequence[Row], Sequence[Outcome]], None],
-        retry: RetrySettings | None = None,
-    ) -> None:
-        self._sync = sync
-        self._object = object_
-        self._match_fields = match_fields
-        self._destination = destination
-        self._account = account
-        self._ledger = ledger
-        self._shard = shard
+    def __init__(self, sending: Sending) -> None:
         self._sending = sending
-        self._told = told
-        self._retry = retry or RetrySettings()
-        self._session = HttpSession(account, destination.auth)
+        self._session = HttpSession(sending.account, compress=sending.destination.gzip)
+        # Work that a request began (a job) may go on after its answer.
+        self._timeout = sending.account.timeout + sending.destination.settles
 
     def close(self) -> None:
         """Close the connection."""
@@ -89,110 +105,196 @@ class Sender:
             rows: The rows of the batch.
             continued: The open record of a dead attempt whose batch this is; its idempotency key is kept.
         """
-        if self._sending.stop.is_set():
-            self._tell(rows, Outcome(Status.UNSENT, reason=self._sending.reason))
-            return
+        with self._sending.gate.passage():
+            self._deliver(action, rows, continued)
+
+    def _deliver(
+        self, action: Action, rows: tuple[Row, ...], continued: OpenBatch | None = None, *, poisoned: bool = False
+    ) -> bool:
+        """Deliver rows, whole or in parts; returns whether all of them were accepted."""
         try:
-            self._send(action, rows, continued)
-        except LeaseLost as error:
+            if self._sending.stop.is_set():
+                raise Stopped
+            if poisoned and len(rows) > 1:
+                # The other half was accepted, so the bad row is in this one: its parts are sent, not the whole.
+                return self._deliver_parts(action, rows, poisoned=True)
+            return self._send(action, rows, continued)
+        except Stopped:
+            self._tell(rows, Outcome(Status.UNSENT, reason=self._sending.reason or "The run was cancelled."))
+        except (LeaseLost, CircuitOpen, QuotaSpent) as error:
             self._sending.halt(str(error))
-            self._tell(rows, Outcome(Status.UNSENT, code="LEASE_LOST", reason=str(error)))
+            self._tell(rows, _unsent(error))
+        return False
 
-    def _send(self, action: Action, rows: tuple[Row, ...], continued: OpenBatch | None) -> None:
-        repeatable = self._destination.repeatable(self._object, action)
-        record = continued or self._ledger.open_batch(
-            self._shard,
-            tuple(SentRow.of(row) for row in rows),
-            idempotency_key=uuid.uuid4().hex,
-            repeatable=repeatable,
-            timeout=self._account.timeout,
-        )
-        batch = Batch(self._sync, self._object, action, self._match_fields, rows, record.idempotency_key)
-        fresh = continued is None
+    def _deliver_parts(self, action: Action, rows: tuple[Row, ...], *, poisoned: bool) -> bool:
+        """Deliver the halves; `poisoned`: the whole was refused for what is in it."""
+        middle = len(rows) // 2
+        first = self._deliver(action, rows[:middle])
+        second = self._deliver(action, rows[middle:], poisoned=poisoned and first)
+        return first and second
 
-        def permit(first: bool) -> float:
-            if not (first and fresh):
-                self._ledger.renew_batch(record, self._shard, timeout=self._account.timeout)
-            return record.send_before
-
+    def _send(self, action: Action, rows: tuple[Row, ...], continued: OpenBatch | None) -> bool:
+        sending = self._sending
+        repeat = sending.destination.repeat(sending.object, action)
+        record = continued or self._open(rows, repeat)
+        batch = Batch(sending.sync, sending.object, action, sending.match_fields, rows, record.idempotency_key)
         drive = Drive(
-            self._session, self._destination, permit, repeatable, self._sending.stop, self._retry, Traffic(),
-            touched=continued is not None, quiet_until=0.0 if continued is None else continued.deadline,
-        )  # fmt: skip
+            self._session,
+            sending.destination,
+            sending.credentials,
+            BatchPermits(sending.gate, record, sending.shard, self._timeout, granted=continued is None),
+            repeat,
+            sending.stop,
+            sending.retry,
+            shard=sending.shard.shard,
+            batch=record.idempotency_key,
+            keys=tuple(row.key for row in rows),
+            lost=continued is not None and not record.reference,
+            begun=continued is not None and bool(record.reference),
+            resumable=bool(record.reference),
+            quiet_until=0.0 if continued is None else continued.deadline,
+        )
+
+        def start() -> Flow[list[Outcome]]:
+            if record.reference:
+                return sending.destination.resume(batch, record.reference)
+            return sending.destination.deliver(batch)
+
+        began = time.monotonic()
+        outcomes: tuple[Outcome, ...] = ()
         try:
-            outcomes = tuple(drive.run(lambda: self._destination.deliver(batch)))
+            outcomes = tuple(drive.run(start))
         except (PoisonedBatch, TooLarge) as error:
-            self._split(action, rows, record, drive, error)
+            return self._split(action, rows, record, drive, error)
         except AlreadyClosed:
             # The attempt that this batch was taken over from was alive after all, and has its answer.
-            self._told(rows, self._ledger.outcomes(record) or [Outcome(Status.UNSENT)] * len(rows))
+            sending.told(rows, sending.ledger.outcomes(record) or [Outcome(Status.UNSENT)] * len(rows))
         except Stopped:
-            self._end(
-                rows, record, drive, Outcome(Status.UNSENT, reason=self._sending.reason or "The run was cancelled.")
-            )
+            reason = sending.reason or "The run was cancelled."
+            self._end(rows, record, drive, Outcome(Status.UNSENT, reason=reason))
+        except (LeaseLost, CircuitOpen, QuotaSpent) as error:
+            sending.halt(str(error))
+            self._end(rows, record, drive, _unsent(error))
         except Unavailable as error:
             self._end(rows, record, drive, Outcome(Status.UNSENT, None, error.code, error.reason, error.request_id))
-            self._sending.halt(self._unavailable(error))
+            # A destination that answers others is not down: then this batch alone waits for the next run.
+            if not sending.gate.worked_since(began):
+                reason = sending.without_secrets(self._unavailable(error))
+                sending.gate.open_circuit(reason)
+                sending.halt(reason)
         except DestinationError as error:
             self._end(rows, record, drive, Outcome(Status.UNSENT, None, error.code, error.reason, error.request_id))
-            self._sending.halt(refusal(self._destination.label, error))
+            sending.halt(refusal(sending.destination.label, error))
         else:
-            self._complete(rows, record, drive, outcomes)
+            return self._complete(rows, record, drive, outcomes)
+        finally:
+            self._log(drive, outcomes)
+        return False
 
-    def _complete(self, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, outcomes: tuple[Outcome, ...]) -> None:
-        if drive.touched and any(outcome.status is Status.REJECTED for outcome in outcomes):
+    def _open(self, rows: tuple[Row, ...], repeat: Repeat) -> OpenBatch:
+        sending = self._sending
+        sent = tuple(SentRow.of(row) for row in rows)
+        payloads = tuple(row.encoded for row in rows) if repeat is Repeat.WITH_KEY else ()
+        key = uuid.uuid4().hex
+        opened: list[OpenBatch] = []
+
+        def ask() -> Granted:
+            opened.append(
+                sending.ledger.open_batch(
+                    sending.shard,
+                    sent,
+                    idempotency_key=key,
+                    repeatable=repeat is Repeat.ALWAYS,
+                    timeout=self._timeout,
+                    use=sending.gate.use,
+                    payloads=payloads,
+                )
+            )
+            return opened[0].granted
+
+        sending.gate.grant(ask)
+        return opened[0]
+
+    def _complete(self, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, outcomes: tuple[Outcome, ...]) -> bool:
+        sending = self._sending
+        good = _good(outcomes)
+        if not good:
+            outcomes = tuple(sending.scrub(row, outcome) for row, outcome in zip(rows, outcomes, strict=True))
+        refused_again = not good and any(outcome.status is Status.REJECTED for outcome in outcomes)
+        if drive.lost and drive.repeat is Repeat.ALWAYS and refused_again:
             # An earlier attempt, whose answer was lost, may have been accepted: the rejected rows are unknown too.
-            self._ledger.give_up_batch(record, Traffic(), quiet_until=drive.quiet_until)
-            record = self._ledger.open_batch(
-                self._shard,
+            sending.ledger.give_up_batch(record, Traffic(), quiet_until=drive.quiet_until)
+            record = sending.ledger.open_batch(
+                sending.shard,
                 record.rows,
                 idempotency_key=record.idempotency_key,
                 repeatable=record.repeatable,
-                timeout=self._account.timeout,
+                timeout=self._timeout,
             )
-        self._ledger.complete_batch(record, outcomes, drive.traffic, quiet_until=drive.quiet_until)
-        self._told(rows, outcomes)
+        sending.ledger.complete_batch(record, outcomes, drive.traffic, quiet_until=drive.quiet_until)
+        sending.told(rows, outcomes)
+        return good
 
     def _split(
         self, action: Action, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, error: DestinationError
-    ) -> None:
+    ) -> bool:
         if len(rows) == 1:
             outcome = Outcome(Status.REJECTED, None, error.code, error.reason, error.request_id)
-            self._complete(rows, record, drive, (outcome,))
-            return
-        if drive.touched:
-            self._ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
+            return self._complete(rows, record, drive, (outcome,))
+        # Under one key the destination repeats its first answer: then this one tells of the lost one too.
+        if drive.begun or (drive.lost and drive.repeat is not Repeat.WITH_KEY):
+            self._sending.ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
+            if not record.repeatable:
+                self._tell(rows, Outcome(Status.IN_DOUBT, None, error.code, error.reason, error.request_id))
+                return False
         else:
             # Refused whole means without effect: the parts replace the batch, under keys of their own.
-            self._ledger.supersede_batch(record, drive.traffic)
-        middle = len(rows) // 2
-        self.send(action, rows[:middle])
-        self.send(action, rows[middle:])
+            self._sending.ledger.supersede_batch(record, drive.traffic)
+        return self._deliver_parts(action, rows, poisoned=isinstance(error, PoisonedBatch))
 
     def _unavailable(self, error: Unavailable) -> str:
         remedy = "launch the run again when it answers"
-        if self._account.in_sandbox:
+        if self._sending.account.in_sandbox:
             remedy = "start the sandbox with `make ui` or `integrations sandbox`, and launch the run again"
         return (
-            f"{self._destination.label} is unavailable: {error.reason} Nothing is lost: {remedy}; it delivers what is "
-            "missing."
+            f"{self._sending.destination.label} is unavailable: {error.reason} Nothing is lost: {remedy}; it delivers "
+            "what is missing."
         )
 
     def _end(self, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, outcome: Outcome) -> None:
-        if not drive.touched:
-            self._ledger.supersede_batch(record, drive.traffic)
+        if not drive.unknown:
+            self._sending.ledger.supersede_batch(record, drive.traffic)
         else:
-            self._ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
+            self._sending.ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
             if not record.repeatable:
                 outcome = Outcome(Status.IN_DOUBT, None, outcome.code, outcome.reason, outcome.request_id)
         self._tell(rows, outcome)
 
+    def _log(self, drive: Drive, outcomes: tuple[Outcome, ...]) -> None:
+        log = self._sending.log
+        if log is None:
+            return
+        good = bool(outcomes) and _good(outcomes)
+        for exchange in drive.exchanges:
+            log.write(exchange, failed=bool(exchange.error) or not good)
+
     def _tell(self, rows: tuple[Row, ...], outcome: Outcome) -> None:
-        self._told(rows, [outcome] * len(rows))
+        # The destination's own words about a whole batch may quote any of its rows.
+        told = [self._sending.scrub(row, outcome) for row in rows] if outcome.reason else [outcome] * len(rows)
+        self._sending.told(rows, told)
 
 
-def refusal(label: str, error: DestinationError) -> str:
-    """A sentence for what no retry mends, with the remedy where the error table has one."""
-    remedy = error.remedy if isinstance(error, Refused) else ""
-    request = f" (request {error.request_id})" if error.request_id else ""
-    return f"{label} refused the request: {error.reason}{request} {remedy}".strip()
+def _good(outcomes: Sequence[Outcome]) -> bool:
+    """Whether all rows were accepted."""
+    return SUCCEEDED.issuperset([outcome.status for outcome in outcomes])
+
+
+def _unsent(error: IntegrationsError) -> Outcome:
+    return Outcome(Status.UNSENT, None, _CODES[type(error)], str(error))
+
+
+_CODES: dict[type[IntegrationsError], str] = {
+    LeaseLost: "LEASE_LOST",
+    CircuitOpen: "CIRCUIT_OPEN",
+    QuotaSpent: "QUOTA_SPENT",
+}

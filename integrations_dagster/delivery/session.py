@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlencode
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 
 from integrations_dagster.delivery.accounts import Account
+from integrations_dagster.delivery.credentials import Grant
 from integrations_dagster.destinations.base import Request, Response
 from integrations_dagster.destinations.errors import DestinationError, Refused, Unavailable
 
@@ -19,6 +23,14 @@ MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer beyond which it is not read."""
 CONNECT_TIMEOUT = 10.0
 """Seconds to establish a connection."""
+GZIP_FROM = 1400
+"""Bytes of a body below which compressing it saves no packet."""
+_HEADERS = {
+    "User-Agent": "integrations-dagster",
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip, deflate",
+    "Connection": "keep-alive",
+}
 
 
 class NotSent(Unavailable):
@@ -33,30 +45,29 @@ class HttpSession:
     """Sends requests to one account. One instance belongs to one thread.
 
     Args:
-        account: Where to, and with which token.
-        auth: "bearer" or "none".
+        account: Where to.
+        compress: Whether bodies are sent with Content-Encoding gzip.
     """
 
-    def __init__(self, account: Account, auth: str) -> None:
+    def __init__(self, account: Account, *, compress: bool = False) -> None:
         self._account = account
+        self._base = account.base_url.rstrip("/")
+        self._compress = compress
         self.timeout = account.timeout
-        self._session = requests.Session()
         # Retries are the engine's, which records each attempt before it is made.
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        self._session.headers.update({"User-Agent": "integrations-dagster", "Accept": "application/json"})
-        # Merged once: asking the environment for proxies and ~/.netrc on every request costs more than the rest.
-        self._settings = self._session.merge_environment_settings(account.base_url, {}, True, None, None)
-        self._session.trust_env = False
-        if auth == "bearer" and account.token:
-            self._session.headers["Authorization"] = f"Bearer {account.token}"
+        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+        with _translated(account), requests.Session() as session:
+            # Asked once: looking for proxies in the environment on every request costs more than the rest.
+            settings = session.merge_environment_settings(account.base_url, {}, True, None, None)
+        self._proxies, self._cert = settings["proxies"], settings["cert"]
+        self._verify: bool | str = settings["verify"] or True
+        self._last: tuple[bytes, bytes] = (b"", b"")
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._adapter.close()
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: Request, grant: Grant) -> Response:
         """Send one request and read its answer whole, whatever its status. Redirects are not followed.
 
         Raises:
@@ -65,28 +76,54 @@ class HttpSession:
             Refused: No request can be made of what the settings say.
         """
         started = time.monotonic()
-        headers = {"Content-Type": "application/json", **request.headers} if request.body else dict(request.headers)
         with _translated(self._account):
-            prepared = self._session.prepare_request(
-                requests.Request(request.method, self._url(request.path), headers, data=request.body)
-            )
-            with self._session.send(
+            prepared = self._prepare(request, grant)
+            # The adapter, not the session: no cookies, redirects or hooks, which cost as much as the rest.
+            with self._adapter.send(
                 prepared,
                 # The total bounds connecting and the wait for the answer's head together; `_read` bounds the rest.
-                timeout=urllib3.Timeout(  # type: ignore[arg-type]  # requests hands it on; its stubs know numbers only
+                timeout=urllib3.Timeout(  # type: ignore[arg-type]  # handed on; the stubs know numbers only
                     total=self.timeout, connect=min(CONNECT_TIMEOUT, self.timeout), read=self.timeout
                 ),
-                allow_redirects=False,
                 stream=True,
-                proxies=self._settings["proxies"],
-                verify=self._settings["verify"],
-                cert=self._settings["cert"],
+                proxies=self._proxies,
+                verify=self._verify,
+                cert=self._cert,
             ) as answer:
                 body = self._read(answer, started)
                 return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body)
 
-    def _url(self, path: str) -> str:
-        return self._account.base_url.rstrip("/") + path if path else self._account.base_url
+    def _prepare(self, request: Request, grant: Grant) -> requests.PreparedRequest:
+        prepared = requests.PreparedRequest()
+        prepared.prepare_method(request.method)
+        prepared.prepare_url(self._url(request.path, grant), None)
+        headers = CaseInsensitiveDict(_HEADERS)
+        body = request.body
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            if self._compress and len(body) >= GZIP_FROM:
+                headers["Content-Encoding"] = "gzip"
+                body = self._compressed(body)
+            headers["Content-Length"] = str(len(body))
+        elif request.method in ("POST", "PUT", "PATCH"):
+            headers["Content-Length"] = "0"
+        prepared.prepare_headers({**headers, **request.headers, **grant.headers})
+        prepared.prepare_cookies({})
+        prepared.body = body
+        prepared.hooks = requests.hooks.default_hooks()
+        return prepared
+
+    def _compressed(self, body: bytes) -> bytes:
+        # A body that is sent again is compressed once.
+        if self._last[0] is not body:
+            self._last = (body, gzip.compress(body, 1, mtime=0))
+        return self._last[1]
+
+    def _url(self, path: str, grant: Grant) -> str:
+        url = self._base + path if path else self._account.base_url
+        if not grant.query:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{urlencode(grant.query)}"
 
     def _read(self, answer: requests.Response, started: float) -> bytes:
         parts: list[bytes] = []
@@ -119,7 +156,11 @@ def _translated(account: Account) -> Iterator[None]:
         raise
     except requests.exceptions.SSLError as error:
         if _has(error, ssl.SSLCertVerificationError):
-            raise NotSent(f"The TLS certificate of {host} was not accepted.", "TLS") from error
+            remedy = (
+                "Check base_url of the target; where a proxy of your network signs anew, set REQUESTS_CA_BUNDLE to its "
+                "certificate."
+            )
+            raise Refused(f"The TLS certificate of {host} was not accepted.", "TLS", remedy=remedy) from error
         raise broke from error
     except (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError) as error:
         raise NotSent(f"No connection to {host} within {CONNECT_TIMEOUT:g} s.", "NO_CONNECTION") from error

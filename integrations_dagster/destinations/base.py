@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from integrations_dagster.vocabulary import Action, Mode, Outcome, Row
@@ -24,12 +25,43 @@ class Request:
         path: Path below the account's base URL, starting with "/", or "" for the base URL itself.
         body: The encoded body, or None.
         headers: Headers beside authentication and content type.
+        reads: Whether it changes nothing, so that it may always be repeated; GET and HEAD need not say so.
     """
 
     method: str
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    reads: bool = False
+
+    @property
+    def changes_nothing(self) -> bool:
+        return self.reads or self.method in ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Yielded by a flow whose work goes on at the destination after an answer (a job): what names it there.
+
+    The engine stores it with the batch before it goes on. If no end of the flow is seen, `Destination.resume` is asked
+    with it, by this run or a later one, instead of sending the rows again.
+
+    Attributes:
+        reference: The job's id, or what else `resume` needs; no secret.
+    """
+
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Yielded by a flow that waits (for a job) before it goes on; the engine sleeps.
+
+    Attributes:
+        seconds: How long.
+    """
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +86,57 @@ GONE = "gone"
 that the next run creates it again."""
 
 T = TypeVar("T")
-Flow: TypeAlias = Generator[Request, Response, T]
+Flow: TypeAlias = Generator[Request | Remember | Pause, Response, T]
+"""Yields requests and is sent their responses; after a `Remember` or a `Pause` it is sent an empty `Response(0)`."""
+
+
+class Repeat(StrEnum):
+    """Whether the same batch may be sent again when no answer came."""
+
+    ALWAYS = "always"
+    """It ends in the same state however often it is taken, whatever else was delivered in between."""
+    WITH_KEY = "with_key"
+    """The destination takes it once under one idempotency key, as long as the body is the same."""
+    NEVER = "never"
+    """It would be done twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """So many requests in any window of so many seconds."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimits:
+    """What an account takes, over all that use it.
+
+    Attributes:
+        quotas: All hold at once; empty where none is published.
+        concurrency: Requests in flight at once, or None where no cap is known.
+    """
+
+    quotas: tuple[Quota, ...] = ()
+    concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer says of one quota of the account.
+
+    Attributes:
+        seconds: Window of the quota it is about, or None where the answer does not say.
+        limit: Requests in the window, or None.
+        remaining: Requests left in it, or None.
+        reset: Seconds from now until the window ends, or None.
+    """
+
+    seconds: float | None = None
+    limit: int | None = None
+    remaining: int | None = None
+    reset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +158,7 @@ class Batch:
         action: How all of the rows are delivered.
         match_fields: Target names of the match values, in order; empty where the primary key is the match value.
         rows: The rows, at least one; no two with the same match value.
-        idempotency_key: Stays the same whenever this batch is sent again.
+        idempotency_key: Stays the same whenever this batch is sent again, and so does the body.
     """
 
     sync: str
@@ -101,8 +183,23 @@ class Destination(ABC):
     modes: ClassVar[frozenset[Mode]]
     auth: ClassVar[str]
     """How requests are authenticated by the engine: "bearer" or "none" (a flow that signs, signs itself)."""
+    auth_kinds: ClassVar[frozenset[str] | None] = None
+    """Kinds of authentication that the vendor takes; None: any."""
     settings: ClassVar[frozenset[str]] = frozenset()
     """Secrets beside `auth` that a target of this kind may name ("secret" for a webhook)."""
+    sandbox_only: ClassVar[bool] = False
+    """Whether the sandbox is the only server that speaks it."""
+    sandbox_path: ClassVar[str] = ""
+    """Path of the sandbox below which each destination of this kind is an account of its own, by its name; "" where all
+    destinations of the kind share one account there."""
+    gzip: ClassVar[bool] = False
+    """Whether request bodies may be sent with Content-Encoding gzip."""
+    keeps_text: ClassVar[bool] = True
+    """Whether `encode` returns a text as it is, so that it need not be called for texts."""
+    settles: ClassVar[float] = 0.0
+    """Seconds after a request's timeout within which work that it began may still take effect (jobs)."""
+    key_lifetime: ClassVar[float] = 24 * 3600.0
+    """Seconds for which the destination remembers an idempotency key (`Repeat.WITH_KEY`)."""
 
     def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
         self._secrets = dict(secrets or {})
@@ -124,8 +221,40 @@ class Destination(ABC):
         """How this destination compares a match value: "exact", "trim" or "trim_lower"."""
 
     @abstractmethod
-    def repeatable(self, object_: str, action: Action) -> bool:
-        """Whether the same batch may be sent again when no answer came, ending in the same state."""
+    def repeat(self, object_: str, action: Action) -> Repeat:
+        """Whether the same batch may be sent again when no answer came."""
+
+    def account_limits(self) -> AccountLimits:
+        """What an account of this kind takes unless its settings or its answers say otherwise."""
+        return AccountLimits()
+
+    def usage(self, response: Response) -> tuple[Usage, ...]:  # noqa: ARG002
+        """What an answer, of any status, says of the account's quotas."""
+        return ()
+
+    def request_id(self, response: Response) -> str:
+        """The vendor's own id of a request, from its answer, or ""."""
+        return response.headers.get("x-request-id", "")
+
+    def can_verify(self, object_: str, match: Sequence[str]) -> bool:  # noqa: ARG002
+        """Whether `verify` can look records of the object up by these match fields."""
+        return False
+
+    def verify(self, batch: Batch) -> Flow[list[Outcome | None]]:
+        """Look up whether rows in doubt, sent by CREATE, are at the destination. Only asked where `can_verify`.
+
+        Returns:
+            For each row, in order: CREATED with the destination id where a record with its match value exists, None
+            where there is none, IN_DOUBT where the answer does not say.
+        """
+        raise NotImplementedError
+
+    def resume(self, batch: Batch, reference: str) -> Flow[list[Outcome]]:
+        """Go on with what `Remember` named: wait for its end and read the outcomes of the rows. Sends no row.
+
+        Only asked of destinations whose flows yield `Remember`.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def encode(self, value: Any) -> Any:

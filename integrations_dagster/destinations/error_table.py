@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 
 from integrations_dagster.destinations.errors import DestinationError, Refused, Throttled, Unauthorized
+from integrations_dagster.destinations.usage import date_of, epoch, number, reset_of, whole
 
 LONGEST_WAIT = 900.0
 """Seconds beyond which an asked wait stops the run instead of keeping a run worker asleep."""
@@ -102,27 +102,38 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes"
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a `Retry-After` header asks to wait, or None.
+def asked_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:
+    """Seconds that an answer's headers ask to wait, or None; never negative.
 
-    A date is read against the answer's own `Date` header: clocks of two machines need not agree.
+    Read in this order: `Retry-After` (seconds or a date), `X-RateLimit-Retry-After` (seconds), and, unless requests are
+    said to remain, `X-RateLimit-Reset` (seconds from now, or since the epoch) and `RateLimit-Reset` (seconds). Dates
+    and moments are read against the answer's own `Date` header: clocks of two machines need not agree.
 
     Args:
         headers: Header names in lower case.
+        now: Seconds since the epoch, for answers without `Date`; without either, dates and moments say nothing.
     """
-    text = headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(text)
-            seconds = (until - parsedate_to_datetime(headers["date"])).total_seconds()
-        except (KeyError, TypeError, ValueError):
-            return None
-    # NaN compares false, so it is dropped as well.
-    return max(seconds, 0.0) if 0 <= abs(seconds) < float("inf") else None
+    moment = date_of(headers)
+    moment = now if moment is None else moment
+    asked = headers.get("retry-after", "").strip()
+    if asked:
+        wait = number(asked)
+        if wait is None:
+            until = epoch(asked)
+            wait = None if until is None or moment is None else until - moment
+        if wait is not None:
+            return max(wait, 0.0)
+    wait = number(headers.get("x-ratelimit-retry-after"))
+    if wait is not None:
+        return max(wait, 0.0)
+    # Where requests remain, the reset is that of a window which is not the one that is used up.
+    if not whole(headers.get("x-ratelimit-remaining")):
+        wait = reset_of(headers.get("x-ratelimit-reset"), moment)
+        if wait is not None:
+            return wait
+    if not whole(headers.get("ratelimit-remaining")):
+        return reset_of(headers.get("ratelimit-reset"), moment)
+    return None
 
 
 def shorten(text: str, most: int = LONGEST_REASON) -> str:
@@ -134,7 +145,7 @@ def shorten(text: str, most: int = LONGEST_REASON) -> str:
 RECOVERIES: Mapping[str, str] = {
     "throttled": "waits as asked and sends the same request again",
     "unavailable": "tries again with growing pauses, then stops; the next run delivers what is missing",
-    "unauthorized": "tries once more, then stops the run",
+    "unauthorized": "renews the credentials and tries again, then stops the run",
     "too_large": "splits the batch",
     "poisoned_batch": "halves the batch until the bad row is alone; that row is rejected, the others are delivered",
     "misconfigured": "stops the run at once",

@@ -9,7 +9,18 @@ from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import UUID
 
-from integrations_dagster.destinations.base import Batch, Destination, Flow, Limits, Request, Response
+from integrations_dagster.destinations.base import (
+    AccountLimits,
+    Batch,
+    Destination,
+    Flow,
+    Limits,
+    Quota,
+    Repeat,
+    Request,
+    Response,
+    Usage,
+)
 from integrations_dagster.destinations.error_table import raise_for
 from integrations_dagster.destinations.errors import Unavailable
 from integrations_dagster.destinations.hubspot_answers import (
@@ -17,18 +28,24 @@ from integrations_dagster.destinations.hubspot_answers import (
     document_of,
     read_lookup,
     read_write,
-    trace_of,
+)
+from integrations_dagster.destinations.hubspot_bodies import (
+    archive_body,
+    create_body,
+    read_body,
+    update_body,
+    upsert_body,
 )
 from integrations_dagster.destinations.hubspot_errors import TABLE, problem_of, request_id
+from integrations_dagster.destinations.usage import whole
 from integrations_dagster.destinations.values import (
-    canonical_json,
     decimal_text,
     finite,
     json_text,
     refuse,
     utc_text,
 )
-from integrations_dagster.vocabulary import Action, Misconfigured, Mode, Outcome, Row, Status
+from integrations_dagster.vocabulary import Action, Misconfigured, Mode, Outcome, Status
 
 OBJECTS = ("contacts", "companies")
 
@@ -82,14 +99,15 @@ _UNIQUE_REMEDY = (
 class HubSpot(Destination):
     """HubSpot's CRM.
 
-    A record is written by `batch/upsert` with a unique property, or by `batch/update` with its record id, and removed
-    by `batch/archive` (HubSpot keeps it restorable for 90 days).
+    A record is written by `batch/upsert` with a unique property, by `batch/update` with its record id, or made by
+    `batch/create`, and removed by `batch/archive` (HubSpot keeps it restorable for 90 days).
     """
 
     kind: ClassVar[str] = "hubspot"
     label: ClassVar[str] = "HubSpot"
-    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.UPSERT, Mode.MIRROR})
+    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPSERT, Mode.MIRROR})
     auth: ClassVar[str] = "bearer"
+    auth_kinds: ClassVar[frozenset[str] | None] = frozenset({"bearer", "client_credentials", "refresh_token"})
 
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:
         if object_ not in OBJECTS:
@@ -103,7 +121,8 @@ class HubSpot(Destination):
                 f"HubSpot {object_} cannot be delivered in mode {mode.value!r}.",
                 f"Possible modes: {', '.join(sorted(m.value for m in self.modes))}.",
             )
-        self._check_match(object_, match)
+        if match or mode is not Mode.INSERT:
+            self._check_match(object_, match)
         wrong = sorted({name for name in fields if _read_only(name)})
         if wrong:
             raise Misconfigured(
@@ -145,10 +164,37 @@ class HubSpot(Destination):
         """HubSpot keeps emails in lower case; spaces around another unique value are taken for a mistake."""
         return "trim_lower" if object_ == "contacts" and match_field == "email" else "trim"
 
-    def repeatable(self, object_: str, action: Action) -> bool:  # noqa: ARG002
-        """True for all actions: an upsert by unique value, an update by record id and an archive by record id each end
-        in the same state however often the same batch is taken."""
-        return True
+    def repeat(self, object_: str, action: Action) -> Repeat:  # noqa: ARG002
+        """A create would be done twice: HubSpot has no idempotency key, and only a property with unique values could
+        refuse the second. An upsert by unique value, an update by record id and an archive by record id each end in the
+        same state however often the same batch is taken."""
+        return Repeat.NEVER if action is Action.CREATE else Repeat.ALWAYS
+
+    def account_limits(self) -> AccountLimits:
+        """The lowest limit that HubSpot publishes (free and starter accounts); answers tell the account's own."""
+        return AccountLimits((Quota(100, 10.0),))
+
+    def usage(self, response: Response) -> tuple[Usage, ...]:
+        """`X-HubSpot-RateLimit-*`: the interval, the second and the day, as far as the answer names them."""
+        headers = response.headers
+        milliseconds = whole(headers.get("x-hubspot-ratelimit-interval-milliseconds"))
+        windows = (
+            (milliseconds / 1000 if milliseconds else None, "max", "remaining"),
+            (1.0, "secondly", "secondly-remaining"),
+            (86_400.0, "daily", "daily-remaining"),
+        )
+        found = []
+        for seconds, limit_name, remaining_name in windows:
+            limit = whole(headers.get(f"x-hubspot-ratelimit-{limit_name}")) or None
+            remaining = whole(headers.get(f"x-hubspot-ratelimit-{remaining_name}"))
+            if limit is not None or remaining is not None:
+                found.append(Usage(seconds, limit, remaining))
+        return tuple(found)
+
+    def request_id(self, response: Response) -> str:
+        """HubSpot's correlation id: a header, and a member of errors."""
+        header = response.headers.get("x-hubspot-correlation-id", "")
+        return header if header or 200 <= response.status < 300 else problem_of(response).request_id
 
     def encode(self, value: Any) -> Any:
         """Text, for HubSpot takes every property value as text (its OpenAPI file: `additionalProperties: string`).
@@ -168,30 +214,57 @@ class HubSpot(Destination):
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:
         if batch.action is Action.DELETE:
             return (yield from self._delete(batch))
-        operation = "upsert" if batch.action is Action.UPSERT else "update"
-        write = self._input if batch.action is Action.UPSERT else self._update_input
-        field = batch.match_fields[0]
-        body = {"inputs": [write(row, field) for row in batch.rows]}
-        response = yield _post(batch.object, operation, body)
+        if batch.action is Action.CREATE:
+            request = _post(batch.object, "create", create_body(batch.rows, next(iter(batch.match_fields), None)))
+        elif batch.action is Action.UPDATE:
+            # No idProperty: the id is the record's, and the match property takes its new value.
+            request = _post(batch.object, "update", update_body(batch.rows, batch.match_fields[0]))
+        else:
+            request = _post(batch.object, "upsert", upsert_body(batch.rows, batch.match_fields[0]))
+        response = yield request
         return read_write(batch, response, self._normalizer(batch))
 
-    def _input(self, row: Row, field: str) -> dict[str, Any]:
-        return {
-            "id": row.match,
-            "idProperty": field,
-            "objectWriteTraceId": trace_of(row),
-            "properties": {**row.payload, field: row.match},
-        }
+    def can_verify(self, object_: str, match: Sequence[str]) -> bool:
+        try:
+            self._check_match(object_, match)
+        except Misconfigured:
+            return False
+        return True
 
-    def _update_input(self, row: Row, field: str) -> dict[str, Any]:
-        if row.destination_id is None:
-            raise ValueError(f"The row with key {row.key} is to be updated by record id, and has none.")
-        # No idProperty: the id is the record's, and the match property takes its new value.
-        return {
-            "id": row.destination_id,
-            "objectWriteTraceId": trace_of(row),
-            "properties": {**row.payload, field: row.match},
-        }
+    def verify(self, batch: Batch) -> Flow[list[Outcome | None]]:
+        """Look records up by their match value (`batch/read`). A record that has it may be older than the row's
+        request, which HubSpot then refused as a conflict: either way the row must not be created.
+
+        Returns:
+            CREATED with the record's id, None where HubSpot says that there is no record, and IN_DOUBT, once more, for
+            a row that the answer does not mention.
+        """
+        normalize = self._normalizer(batch)
+        # Doubts of several batches may share a match value, and HubSpot refuses a look-up that names one twice.
+        asked: dict[str, int] = {}
+        same = [asked.setdefault(normalize(row.match), index) for index, row in enumerate(batch.rows)]
+        indexes = list(asked.values())
+        response = yield self._look_up(batch, indexes)
+        lookup = read_lookup(batch, indexes, response, normalize)
+        silent = Outcome(
+            Status.IN_DOUBT,
+            None,
+            NO_ANSWER,
+            "HubSpot neither showed a record with the row's match value nor said that there is none.",
+            lookup.request_id,
+        )
+        return [
+            Outcome(Status.CREATED, lookup.found[index], request_id=lookup.request_id)
+            if index in lookup.found
+            else None
+            if index in lookup.absent
+            else silent
+            for index in same
+        ]
+
+    def _look_up(self, batch: Batch, indexes: Sequence[int]) -> Request:
+        body = read_body([batch.rows[index].match for index in indexes], batch.match_fields[0])
+        return _post(batch.object, "read", body, reads=True)
 
     def _delete(self, batch: Batch) -> Flow[list[Outcome]]:
         """Archive by record id; rows whose id is unknown are looked up by match value first.
@@ -203,20 +276,12 @@ class HubSpot(Destination):
         absent: frozenset[int] = frozenset()
         looked_up = ""
         if unknown:
-            field = batch.match_fields[0]
-            body = {
-                "idProperty": field,
-                "inputs": [{"id": batch.rows[index].match} for index in unknown],
-                "properties": [field],
-                "propertiesWithHistory": [],
-            }
-            response = yield _post(batch.object, "read", body)
+            response = yield self._look_up(batch, unknown)
             lookup = read_lookup(batch, unknown, response, self._normalizer(batch))
             ids.update(lookup.found)
             absent, looked_up = lookup.absent, lookup.request_id
         if ids:
-            inputs = [{"id": id_} for id_ in dict.fromkeys(ids.values())]
-            response = yield _post(batch.object, "archive", {"inputs": inputs})
+            response = yield _post(batch.object, "archive", archive_body(dict.fromkeys(ids.values())))
             if response.status != 204:
                 raise Unavailable(
                     f"HubSpot answered {response.status} to an archive, which it confirms with 204 only.",
@@ -249,13 +314,13 @@ class HubSpot(Destination):
             raise_for(TABLE, self.label, problem_of(response))
 
     def _normalizer(self, batch: Batch) -> Callable[[str], str]:
-        if self.match_normalization(batch.object, batch.match_fields[0]) == "trim_lower":
+        if batch.match_fields and self.match_normalization(batch.object, batch.match_fields[0]) == "trim_lower":
             return lambda value: value.strip().lower()
         return str.strip
 
 
-def _post(object_: str, operation: str, body: Mapping[str, Any]) -> Request:
-    return Request("POST", f"/crm/v3/objects/{object_}/batch/{operation}", canonical_json(body))
+def _post(object_: str, operation: str, body: bytes, *, reads: bool = False) -> Request:
+    return Request("POST", f"/crm/v3/objects/{object_}/batch/{operation}", body, reads=reads)
 
 
 def _read_only(name: str) -> bool:

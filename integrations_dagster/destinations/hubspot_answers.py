@@ -10,16 +10,13 @@ from typing import Any
 
 from integrations_dagster.destinations.base import GONE, Batch, Response
 from integrations_dagster.destinations.errors import PoisonedBatch, Unavailable
+from integrations_dagster.destinations.hubspot_bodies import trace_of
 from integrations_dagster.destinations.hubspot_errors import codes_of, message_of, request_id, texts
 from integrations_dagster.vocabulary import Action, Outcome, Row, Status
 
 NOT_FOUND = "OBJECT_NOT_FOUND"
 NO_ANSWER = "NO_ANSWER"
-
-
-def trace_of(row: Row) -> str:
-    """The `objectWriteTraceId` of a row: unique within its batch, and part of nothing that HubSpot stores."""
-    return str(row.ordinal)
+CONFLICT = "CONFLICT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,8 @@ class _Rows:
 
     def __init__(self, batch: Batch, indexes: Iterable[int], normalize: Callable[[str], str]) -> None:
         self._rows = [(index, batch.rows[index]) for index in indexes]
-        self._field = batch.match_fields[0]
+        # Without match fields the match value is the primary key, which HubSpot has never seen.
+        self._field = batch.match_fields[0] if batch.match_fields else None
         self._normalize = normalize
         self._by_id = batch.action is Action.UPDATE
         self._traces = {trace_of(row): index for index, row in self._rows}
@@ -50,6 +48,8 @@ class _Rows:
     @cached_property
     def _keys(self) -> dict[str, int]:
         """An update is sent by record id, anything else by match value; a key that two rows share names neither."""
+        if self._field is None:
+            return {}
         keys = [(self._key(row), index) for index, row in self._rows]
         count = Counter(key for key, _ in keys)
         return {key: index for key, index in keys if count[key] == 1}
@@ -64,7 +64,7 @@ class _Rows:
         if self._by_id:
             return self._keys.get(str(result.get("id")))
         properties = result.get("properties")
-        value = properties.get(self._field) if isinstance(properties, dict) else None
+        value = properties.get(self._field) if isinstance(properties, dict) and self._field else None
         return self._keys.get(self._normalize(value)) if isinstance(value, str) else None
 
     def of_error(self, error: Mapping[str, Any]) -> list[int]:
@@ -77,10 +77,11 @@ class _Rows:
 
 
 def read_write(batch: Batch, response: Response, normalize: Callable[[str], str]) -> list[Outcome]:
-    """The outcomes that the answer to a batch/upsert or batch/update tells, one for each row, in order.
+    """The outcomes that the answer to a batch/create, batch/upsert or batch/update tells, one for each row, in order.
 
     A row in `results` succeeded, one in `errors` is rejected. A row in neither is `UNSENT`: what became of it is
-    unknown, so that the next run sends it again whatever the model says by then.
+    unknown. After an upsert or update the next run sends it again whatever the model says by then; a create must not be
+    repeated, so there the row is in doubt.
 
     Args:
         batch: What was sent.
@@ -98,7 +99,8 @@ def read_write(batch: Batch, response: Response, normalize: Callable[[str], str]
         index = rows.of_result(result)
         record = result.get("id")
         if index is not None and isinstance(record, str | int) and not isinstance(record, bool):
-            status = Status.CREATED if result.get("new") is True else Status.UPDATED
+            made = batch.action is Action.CREATE or result.get("new") is True
+            status = Status.CREATED if made else Status.UPDATED
             outcomes.setdefault(index, Outcome(status, str(record)))
     strangers = []
     for error in errors:
@@ -116,7 +118,7 @@ def read_write(batch: Batch, response: Response, normalize: Callable[[str], str]
         if len(batch.rows) > 1:
             raise PoisonedBatch(f"HubSpot says: {message_of(strangers[0])}", _code(strangers[0]), id_)
         return [_rejected(batch, batch.rows[0], strangers[0], id_)]
-    unknown = _unanswered(strangers, id_)
+    unknown = _unanswered(batch.action, strangers, id_)
     return [outcomes.get(index, unknown) for index in range(len(batch.rows))]
 
 
@@ -193,12 +195,17 @@ def _rejected(batch: Batch, row: Row, error: Mapping[str, Any], id_: str) -> Out
             "The next run creates it again."
         )
         return Outcome(Status.REJECTED, None, GONE, reason, id_)
-    return Outcome(Status.REJECTED, None, _code(error), message_of(error) or "HubSpot gave no reason.", id_)
+    reason = message_of(error) or "HubSpot gave no reason."
+    if batch.action is Action.CREATE and CONFLICT in codes_of(error):
+        reason = (
+            f"HubSpot's {batch.object} already have a record with a unique value of this row, and mode insert only "
+            f"creates: use mode upsert, or leave the row out of the model. HubSpot says: {reason}"
+        )
+    return Outcome(Status.REJECTED, None, _code(error), reason, id_)
 
 
-def _unanswered(strangers: list[dict[str, Any]], id_: str) -> Outcome:
+def _unanswered(action: Action, strangers: list[dict[str, Any]], id_: str) -> Outcome:
     also = f" It reported an error without saying whose it is: {message_of(strangers[0])}" if strangers else ""
-    reason = (
-        "HubSpot's answer does not mention this row: what became of it is unknown, and the next run sends it again."
-    )
+    then = "" if action is Action.CREATE else ", and the next run sends it again"
+    reason = f"HubSpot's answer does not mention this row: what became of it is unknown{then}."
     return Outcome(Status.UNSENT, None, NO_ANSWER, reason + also, id_)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integrations_dagster.destinations.base import Response
-from integrations_dagster.destinations.error_table import ErrorEntry, Problem, retry_after, shorten
+from integrations_dagster.destinations.error_table import ErrorEntry, Problem, asked_wait, shorten
 from integrations_dagster.destinations.errors import (
     PoisonedBatch,
     Refused,
@@ -25,7 +25,8 @@ TABLE: tuple[ErrorEntry, ...] = (
         "401",
         Unauthorized,
         "HubSpot does not accept the access token.",
-        "Check that the environment variable holds the private app's current token, and that it was not rotated.",
+        "Check that the environment variable holds the private app's current token, and that it was not rotated; with "
+        "`auth:` of kind refresh_token, run `integrations auth`.",
     ),
     ErrorEntry(
         "403",
@@ -135,7 +136,7 @@ def problem_of(response: Response) -> Problem:
         message=message_of(error),
         names=_names(error),
         request_id=request_id(response, error),
-        wait=retry_after(response.headers),
+        wait=asked_wait(response.headers),
     )
 
 

@@ -8,10 +8,14 @@ from types import MappingProxyType
 
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
+from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
-KINDS: Mapping[str, type[Destination]] = MappingProxyType({kind.kind: kind for kind in (HubSpot, Webhook)})
+KINDS: Mapping[str, type[Destination]] = MappingProxyType(
+    {kind.kind: kind for kind in (HubSpot, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs)}
+)
 """Kind to class."""
 
 

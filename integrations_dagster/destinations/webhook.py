@@ -10,10 +10,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from integrations_dagster.destinations.base import Batch, Destination, Flow, Limits, Request, Response
-from integrations_dagster.destinations.error_table import ErrorEntry, Problem, raise_for, retry_after, shorten
-from integrations_dagster.destinations.errors import PoisonedBatch, Refused, Throttled, TooLarge, Unavailable
-from integrations_dagster.destinations.values import canonical_json, json_value
+from integrations_dagster.destinations.base import (
+    Batch,
+    Destination,
+    Flow,
+    Limits,
+    Repeat,
+    Request,
+    Response,
+    Usage,
+)
+from integrations_dagster.destinations.error_table import ErrorEntry, Problem, asked_wait, raise_for, shorten
+from integrations_dagster.destinations.errors import (
+    PoisonedBatch,
+    Refused,
+    Throttled,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from integrations_dagster.destinations.usage import usage
+from integrations_dagster.destinations.values import encoded, json_string, json_value
 from integrations_dagster.vocabulary import Action, Change, Misconfigured, Mode, Outcome, Row, Status
 
 MAX_ROWS = 500
@@ -25,9 +42,11 @@ MAX_BYTES = 1_000_000
 TABLE: tuple[ErrorEntry, ...] = (
     ErrorEntry(
         "401",
-        Refused,
-        "The receiver does not accept the delivery's signature.",
-        "Check that the target's `secret` is the receiver's, and that the clocks of both machines are right.",
+        # Not at once: where the target has `auth`, its token may have expired.
+        Unauthorized,
+        "The receiver does not accept the delivery's signature or credentials.",
+        "Check that the target's `secret` and `auth` are the receiver's, and that the clocks of both machines are "
+        "right.",
     ),
     ErrorEntry(
         "403",
@@ -84,6 +103,7 @@ class Webhook(Destination):
     modes: ClassVar[frozenset[Mode]] = frozenset({Mode.UPSERT, Mode.MIRROR})
     auth: ClassVar[str] = "none"
     settings: ClassVar[frozenset[str]] = frozenset({"secret"})
+    sandbox_path: ClassVar[str] = "webhook"
 
     def __init__(self, secrets: Mapping[str, str] | None = None, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(secrets)
@@ -110,10 +130,13 @@ class Webhook(Destination):
     def match_normalization(self, object_: str, match_field: str) -> str:  # noqa: ARG002
         return "exact"
 
-    def repeatable(self, object_: str, action: Action) -> bool:  # noqa: ARG002
-        """True: a repeated delivery has the same id and body, and its rows are keyed, so that taking it twice ends in
+    def repeat(self, object_: str, action: Action) -> Repeat:  # noqa: ARG002
+        """Always: a repeated delivery has the same id and body, and its rows are keyed, so that taking it twice ends in
         the same state. A receiver that acts on every delivery must leave out ids that it has seen."""
-        return True
+        return Repeat.ALWAYS
+
+    def usage(self, response: Response) -> tuple[Usage, ...]:
+        return usage(response.headers)
 
     def encode(self, value: Any) -> Any:
         """JSON that keeps the value exact; see `values.json_value`."""
@@ -121,13 +144,11 @@ class Webhook(Destination):
 
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:
         """One POST to the base URL. Any 2xx takes the whole delivery; its body is not read."""
-        body = canonical_json(
-            {
-                "delivery_id": batch.idempotency_key,
-                "object": batch.object,
-                "rows": [_row(row, batch) for row in batch.rows],
-                "sync": batch.sync,
-            }
+        body = b'{"delivery_id":%b,"object":%b,"rows":[%b],"sync":%b}' % (
+            json_string(batch.idempotency_key),
+            json_string(batch.object),
+            b",".join([_row(row, batch.action) for row in batch.rows]),
+            json_string(batch.sync),
         )
         yield Request("POST", "", body, {"webhook-id": batch.idempotency_key})
         return [Outcome(_taken(row)) for row in batch.rows]
@@ -154,7 +175,7 @@ class Webhook(Destination):
             return
         request_id = response.headers.get("x-request-id", "")
         problem = Problem(
-            response.status, (), _excerpt(response), request_id=shorten(request_id), wait=retry_after(response.headers)
+            response.status, (), _excerpt(response), request_id=shorten(request_id), wait=asked_wait(response.headers)
         )
         raise_for(TABLE, "The receiver", problem)
 
@@ -174,11 +195,15 @@ def _key(secret: str) -> bytes:
     return key
 
 
-def _row(row: Row, batch: Batch) -> dict[str, Any]:
-    shown: dict[str, Any] = {"change": row.change.value, "key": row.key, "partition": row.partition}
-    if batch.action is not Action.DELETE:
-        shown["record"] = row.payload
-    return shown
+def _row(row: Row, action: Action) -> bytes:
+    # Members in alphabetical order and no spaces, as in `values.canonical_json`.
+    record = b"" if action is Action.DELETE else b',"record":' + encoded(row)
+    return b'{"change":"%b","key":%b,"partition":%b%b}' % (
+        row.change.value.encode(),
+        json_string(row.key),
+        json_string(row.partition),
+        record,
+    )
 
 
 def _taken(row: Row) -> Status:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from integrations_dagster.vocabulary import Action, Change, Outcome, Row, Status, Worker
@@ -41,29 +44,25 @@ class SentRow(NamedTuple):
 
     @classmethod
     def of(cls, row: Row) -> SentRow:
-        return cls(
-            row.ordinal,
-            row.key,
-            row.match,
-            row.change,
-            row.action,
-            row.partition,
-            row.destination_id,
-            row.source_digest,
-            row.payload_digest,
-        )
+        return cls._make(_KEPT(row))
 
 
-@dataclass(frozen=True, slots=True)
+_KEPT = attrgetter(*SentRow._fields)
+
+
+@dataclass(frozen=True)
 class BatchRecord:
-    """One batch as the ledger knows it.
+    """One batch as the ledger knows it. Its rows and outcomes are decoded when they are first asked for.
 
     Attributes:
         id: The ledger's id.
         number: Order of closing within the sync and account; None while open or superseded.
         deadline: Seconds since the epoch after which no request of this batch can take effect any more.
-        outcomes: One for each row, in order; empty unless completed or late.
+        row_blob: What `pack_rows` made of the rows.
+        outcome_blob: What `pack_outcomes` made of the outcomes; None unless completed or late.
         traffic: `Traffic.as_dict()` of the batch; empty unless closed.
+        reference: What names the batch's work at the destination, or "".
+        payloads: Of each row its encoded payload, where they are kept to send the same body again; else empty.
     """
 
     id: int
@@ -77,10 +76,21 @@ class BatchRecord:
     deadline: float
     status: BatchStatus
     number: int | None
-    rows: tuple[SentRow, ...]
-    outcomes: tuple[Outcome, ...]
+    row_blob: bytes
+    outcome_blob: bytes | None
     traffic: dict[str, Any]
     closed: float | None
+    reference: str = ""
+    payloads: tuple[bytes, ...] = ()
+
+    @cached_property
+    def rows(self) -> tuple[SentRow, ...]:
+        return unpack_rows(self.row_blob)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """One for each row, in order; empty unless completed or late."""
+        return unpack_outcomes(self.outcome_blob)
 
 
 # Looking a member up by its value costs a tenth of calling the enumeration, and this is done for every row.
@@ -88,10 +98,15 @@ _CHANGES = {change.value: change for change in Change}
 _ACTIONS = {action.value: action for action in Action}
 _STATUSES = {status.value: status for status in Status}
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_ROW_NAMES = "okmcapdsy"
+_OUTCOME_NAMES = "sdcrq"
+
 
 def pack(data: Any) -> bytes:
-    """Compress JSON-ready data; level 1, because it is on the path of every batch."""
-    return zlib.compress(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8"), 1)
+    """Compress JSON-ready data; level 1 and a small window, because it is on the path of every batch."""
+    # Half of a pair of surrogates, which a JSON answer may contain, has no form in UTF-8.
+    return zlib.compress(_ENCODE(data).encode("utf-8", "replace"), 1, 14)
 
 
 def unpack(blob: bytes | None) -> Any:
@@ -99,17 +114,91 @@ def unpack(blob: bytes | None) -> Any:
     return json.loads(zlib.decompress(blob)) if blob else []
 
 
-def pack_rows(rows: tuple[SentRow, ...]) -> bytes:
-    return pack(rows)
+def _columns(names: str, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """Rows as columns, `n` their number; a column with one value throughout is a list of that value alone."""
+    result: dict[str, Any] = {"n": len(rows)}
+    for name, column in zip(names, zip(*rows, strict=True), strict=True):
+        first = column[0]
+        result[name] = column[:1] if column[-1] == first and column.count(first) == len(column) else column
+    return result
+
+
+def _unpack_columns(names: str, blob: bytes) -> Any:
+    data = unpack(blob)
+    if not isinstance(data, dict):
+        return data  # rows, as the first version packed them
+    number = data["n"]
+    # A batch of one row is the same either way.
+    return zip(*(data[name] if len(data[name]) == number else data[name] * number for name in names), strict=True)
+
+
+def _columns_text(names: str, blob: bytes) -> bytes:
+    text = zlib.decompress(blob)
+    return text if text.startswith(b"{") else _ENCODE(_columns(names, json.loads(text))).encode("utf-8", "replace")
+
+
+def pack_rows(rows: Sequence[SentRow]) -> bytes:
+    """Pack at least one row."""
+    return pack(_columns(_ROW_NAMES, rows))
 
 
 def unpack_rows(blob: bytes) -> tuple[SentRow, ...]:
-    return tuple(SentRow(o, k, m, _CHANGES[c], _ACTIONS[a], p, d, s, y) for o, k, m, c, a, p, d, s, y in unpack(blob))
+    return tuple(
+        SentRow(o, k, m, _CHANGES[c], _ACTIONS[a], p, d, s, y)
+        for o, k, m, c, a, p, d, s, y in _unpack_columns(_ROW_NAMES, blob)
+    )
 
 
-def pack_outcomes(outcomes: tuple[Outcome, ...]) -> bytes:
-    return pack([[o.status, o.destination_id, o.code, o.reason, o.request_id] for o in outcomes])
+def rows_text(blob: bytes) -> bytes:
+    """The rows of a blob as one line of JSON in UTF-8: lists named as in `ROW_LISTS`, and their number `n`.
+
+    A list of one element stands for a column with that value in each row.
+    """
+    return _columns_text(_ROW_NAMES, blob)
+
+
+def row_count(text: bytes) -> int:
+    """How many rows a `rows_text` has."""
+    return int(text[len('{"n":') : text.index(b",")])
+
+
+def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """Pack at least one outcome."""
+    rows = [(o.status, o.destination_id, o.code, o.reason, o.request_id) for o in outcomes]
+    return pack(_columns(_OUTCOME_NAMES, rows))
 
 
 def unpack_outcomes(blob: bytes | None) -> tuple[Outcome, ...]:
-    return tuple(Outcome(_STATUSES[s], d, c, r, q) for s, d, c, r, q in unpack(blob))
+    if not blob:
+        return ()
+    return tuple(Outcome(_STATUSES[s], d, c, r, q) for s, d, c, r, q in _unpack_columns(_OUTCOME_NAMES, blob))
+
+
+def outcomes_text(blob: bytes | None) -> bytes:
+    """The outcomes of a blob as `rows_text` gives rows, lists named as in `OUTCOME_LISTS`; "null" for no blob."""
+    return _columns_text(_OUTCOME_NAMES, blob) if blob else b"null"
+
+
+def pack_payloads(payloads: Sequence[bytes]) -> bytes:
+    """Pack payloads, each JSON in UTF-8 or empty."""
+    return pack([payload.decode("utf-8") for payload in payloads])
+
+
+def unpack_payloads(blob: bytes | None) -> tuple[bytes, ...]:
+    return tuple(text.encode("utf-8") for text in unpack(blob))
+
+
+ROW_LISTS = {
+    "o": "BIGINT[]",
+    "k": "VARCHAR[]",
+    "m": "VARCHAR[]",
+    "c": "VARCHAR[]",
+    "a": "VARCHAR[]",
+    "p": "VARCHAR[]",
+    "d": "VARCHAR[]",
+    "s": "VARCHAR[]",
+    "y": "VARCHAR[]",
+}
+"""Ordinal, key, match, change, action, partition, destination id, source digest, payload digest; SQL types."""
+OUTCOME_LISTS = {"s": "VARCHAR[]", "d": "VARCHAR[]", "c": "VARCHAR[]", "r": "VARCHAR[]", "q": "VARCHAR[]"}
+"""Status, destination id, code, reason, request id; SQL types."""

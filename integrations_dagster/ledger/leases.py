@@ -173,9 +173,9 @@ class Leases(Database):
             yield
 
     def _check_lease(self, connection: Connection, lease: Lease) -> None:
-        row = connection.execute(
-            sa.select(leases.c.fence, leases.c.run_id, leases.c.released).where(leases.c.state_key == lease.state_key)
-        ).first()
+        self._check_row(connection.execute(_LEASE, {"state": lease.state_key}).first(), lease)
+
+    def _check_row(self, row: Any, lease: Lease) -> None:
         if row is None or row.fence != lease.fence or row.released:
             taker = f"run {row.run_id} has taken it over" if row and row.fence != lease.fence else "it was released"
             raise LeaseLost(
@@ -204,16 +204,31 @@ class Leases(Database):
         return ShardLease(lease, shard, fence, worker)
 
     def _check_shard(self, tx: Connection, shard: ShardLease) -> None:
-        self._check_lease(tx, shard.lease)
-        fence = tx.execute(
-            sa.select(shards.c.fence).where(
-                shards.c.state_key == shard.lease.state_key,
-                shards.c.run_id == shard.lease.run_id,
-                shards.c.shard == shard.shard,
-            )
-        ).scalar()
-        if fence != shard.fence:
+        lease = shard.lease
+        row = tx.execute(_SHARD, {"state": lease.state_key, "run": lease.run_id, "index": shard.shard}).first()
+        self._check_row(row, lease)
+        if row is None or row.shard_fence != shard.fence:
             raise LeaseLost(
-                f"Shard {shard.shard} of run {shard.lease.run_id} is written by a later attempt.",
+                f"Shard {shard.shard} of run {lease.run_id} is written by a later attempt.",
                 "Nothing to do: the later attempt delivers it.",
             )
+
+
+# Made once: building a statement costs several times as much as running it, and these run for every batch.
+_LEASE = sa.select(leases.c.fence, leases.c.run_id, leases.c.released).where(
+    leases.c.state_key == sa.bindparam("state")
+)
+_SHARD = (
+    sa.select(leases.c.fence, leases.c.run_id, leases.c.released, shards.c.fence.label("shard_fence"))
+    .select_from(
+        leases.outerjoin(
+            shards,
+            sa.and_(
+                shards.c.state_key == leases.c.state_key,
+                shards.c.run_id == sa.bindparam("run"),
+                shards.c.shard == sa.bindparam("index"),
+            ),
+        )
+    )
+    .where(leases.c.state_key == sa.bindparam("state"))
+)

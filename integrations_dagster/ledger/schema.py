@@ -62,6 +62,12 @@ batches = Table(
     Column("attempt", Integer, nullable=False),
     Column("idempotency_key", String, nullable=False),
     Column("repeatable", Boolean, nullable=False),
+    # The account, for counting what it accepted; null in ledgers of earlier versions.
+    Column("account", String),
+    # What resolves rows in doubt later: the payloads, to send the same body again under the same idempotency key, and
+    # what names the work at the destination (a job). A batch that has either outlives its fold until it is resolved.
+    Column("payloads", LargeBinary),
+    Column("reference", String),
     Column("host", String, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", Float, nullable=False),
@@ -75,6 +81,7 @@ batches = Table(
     Column("closed", Float),
     Index("batches_by_number", "state_key", "number"),
     Index("batches_by_shard", "run_id", "shard"),
+    Index("batches_by_account", "account", "closed"),
     sqlite_autoincrement=True,
 )
 
@@ -84,6 +91,58 @@ quiet = Table(
     metadata,
     Column("state_key", String, primary_key=True),
     Column("until", Float, nullable=False),
+)
+
+# What is known of an account, over all syncs, runs and processes that use it.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account", String, primary_key=True),
+    # Nothing is sent before.
+    Column("blocked_until", Float, nullable=False),
+    # The pace: see ledger.pace.
+    Column("rate", Float),
+    Column("ceiling", Float),
+    Column("arrival", Float, nullable=False),
+    Column("paced_since", Float, nullable=False),
+    Column("granted", BigInteger, nullable=False),
+    Column("reduced_at", BigInteger, nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("last_event", Float, nullable=False),
+    Column("last_grant", Float, nullable=False),
+    Column("confirmed", Integer, nullable=False),
+    # Requests in flight that the last run came to.
+    Column("concurrency", Integer),
+    # The circuit: when it was opened, by which run, and why; null while it is closed.
+    Column("opened", Float),
+    Column("opened_by", String),
+    Column("reason", String),
+)
+
+# One row for each published quota of an account.
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("seconds", Float, primary_key=True),
+    # Declared, and what the destination's answers say instead.
+    Column("requests", Integer, nullable=False),
+    Column("reported", Integer),
+    # Short windows are paced: the theoretical arrival time of the next request (GCRA).
+    Column("arrival", Float, nullable=False),
+    # Long windows are counted.
+    Column("started", Float, nullable=False),
+    Column("used", Integer, nullable=False),
+)
+
+# Requests in flight of an account with a concurrency cap; a slot whose holder died is free when its request has ended.
+slots = Table(
+    "slots",
+    metadata,
+    Column("holder", String, primary_key=True),
+    Column("account", String, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("slots_by_account", "account"),
 )
 
 facts = Table(

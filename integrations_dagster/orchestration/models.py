@@ -48,7 +48,8 @@ def model_asset(model: ModelSpec, partitions_def: dg.PartitionsDefinition | None
             for version in versions:
                 if version.partition:
                     context.add_asset_metadata(partition_metadata(version), partition_key=version.partition)
+            shown = preview(versions[-1], sensitive=model.sensitive)
             warehouse = f"{model.warehouse.name} ({model.warehouse.kind})"
-            return dg.MaterializeResult(metadata=model_metadata(versions, preview(versions[-1]), warehouse))
+            return dg.MaterializeResult(metadata=model_metadata(versions, shown, warehouse))
 
     return query

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import duckdb
 
@@ -10,6 +11,26 @@ from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.moves import Mover, resolve
 from integrations_dagster.planner.state import literal
 from integrations_dagster.vocabulary import Action, Change, GuardTripped
+
+WAITING = ("waiting", "parked", "in_doubt")
+"""Why a held row is no candidate: its time has not come, it was rejected too often, nobody knows what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Which held rows a run sends as if they were not held; it sends nothing else. All that is given must fit.
+
+    Attributes:
+        keys: Primary keys; empty for any.
+        since: Held since then or later, seconds since the epoch; None for any.
+        reason: The row's code, or part of its reason in any case; "" for any.
+        in_doubt: Whether rows in doubt may be sent again too, which may double them.
+    """
+
+    keys: tuple[str, ...] = ()
+    since: float | None = None
+    reason: str = ""
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +46,10 @@ class Settings:
         shard_rows: Candidates below which a further shard is not worth its step.
         limit: Candidates at the most, or None.
         keys: Only these primary keys, if any.
+        creates: Whether only rows without a record are sent, as creations (insert).
+        now: The ledger's clock, seconds since the epoch.
+        resend_in_doubt: Whether rows in doubt are candidates like any other.
+        release: Held rows to send, and nothing else; None for a run like any other.
     """
 
     sync: str
@@ -35,14 +60,42 @@ class Settings:
     shard_rows: int = 2000
     limit: int | None = None
     keys: tuple[str, ...] = ()
+    creates: bool = False
+    now: float = field(default_factory=time.time)
+    resend_in_doubt: bool = False
+    release: Release | None = None
 
     @property
     def partial(self) -> bool:
-        return self.limit is not None or bool(self.keys)
+        return self.limit is not None or bool(self.keys) or self.release is not None
 
 
-def judge(connection: duckdb.DuckDBPyConnection, has_match: bool, partitions: str) -> None:
+def _free(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Table `freed`: keys of the held rows that are sent as if they were not held."""
+    release = settings.release
+    freed = f"SELECT key, action FROM held WHERE {settings.resend_in_doubt} AND status = 'in_doubt'"
+    if release is not None:
+        freed = """SELECT key, action FROM held
+            WHERE (status IN ('rejected', 'parked') OR $in_doubt AND status = 'in_doubt')
+                AND (len($keys) = 0 OR list_contains($keys, key)) AND since >= coalesce($since, since)
+                AND ($reason = '' OR code = $reason OR contains(lower(reason), lower($reason)))"""
+    connection.execute(
+        f"CREATE TEMP TABLE freed AS {freed}",
+        {
+            "in_doubt": release.in_doubt,
+            "keys": list(release.keys),
+            "since": release.since,
+            "reason": release.reason,
+        }
+        if release is not None
+        else None,
+    )
+
+
+def judge(connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: bool, partitions: str) -> None:
     """Tables `bad` (rows invalid for their keys) and `compared` (all other rows, with a verdict)."""
+    _free(connection, settings)
+    connection.execute("SET VARIABLE now = ?", [settings.now])
     doubles = (
         """SELECT match, min(key) AS first_key, max(key) AS last_key FROM model
            WHERE key IS NOT NULL AND match IS NOT NULL GROUP BY match HAVING count(*) > 1"""
@@ -80,38 +133,54 @@ def judge(connection: duckdb.DuckDBPyConnection, has_match: bool, partitions: st
         """CREATE TEMP TABLE compared AS
         WITH good AS (SELECT * FROM model m ANTI JOIN bad b ON b.key = m.key WHERE m.key IS NOT NULL),
         older AS (
-            SELECT s.key, arg_max(s.match, s.number) AS match
+            SELECT s.key, arg_max(s.match, s.number) AS match, bool_or(s.source_digest IS NOT NULL) AS known
             FROM snapshot s JOIN good g ON g.key = s.key AND g.match <> s.match GROUP BY s.key
+        ), waiting AS (
+            -- The removal of a record that its row has left behind is a matter of its own.
+            SELECT h.*, h.source_digest = g.digest AND coalesce(h.action, '') <> 'delete' AS same
+            FROM held h JOIN good g ON g.key = h.key
+            ANTI JOIN (SELECT key FROM older) o
+                ON o.key = h.key AND h.action = 'delete' AND h.status IN ('rejected', 'parked')
         )
         SELECT g.key, g.match, g.partition, g.digest,
             coalesce(own.match, older.match) AS record_match,
             CASE WHEN own.key IS NULL THEN o.destination_id ELSE own.destination_id END AS destination_id,
-            own.payload_digest,
+            -- What a request in doubt did is not known, so no payload is equal to it.
+            CASE WHEN h.status IS DISTINCT FROM 'in_doubt' THEN own.payload_digest END AS payload_digest,
             CASE
-                WHEN h.status = 'in_doubt' OR h.status = 'parked' AND h.source_digest = g.digest THEN 'held'
-                WHEN h.status = 'rejected' AND h.source_digest = g.digest AND h.not_before > epoch(now()) THEN 'held'
-                WHEN h.status = 'invalid' AND h.source_digest = g.digest THEN 'invalid'
+                WHEN freed.key IS NULL AND h.status = 'in_doubt' THEN 'in_doubt'
+                WHEN freed.key IS NULL AND h.status = 'parked' AND h.same THEN 'parked'
+                WHEN freed.key IS NULL AND h.status = 'rejected' AND h.same AND h.not_before > getvariable('now')
+                    THEN 'waiting'
+                WHEN h.status = 'invalid' AND h.same THEN 'invalid'
                 WHEN own.source_digest = g.digest AND own.partition = g.partition AND h.key IS NULL THEN 'unchanged'
                 WHEN own.key IS NULL AND older.key IS NULL THEN 'added'
                 ELSE 'changed' END AS verdict,
-            coalesce(h.status = 'rejected' AND h.source_digest = g.digest, false) AS again
+            coalesce(h.status IN ('rejected', 'parked') AND h.same, false) AS again,
+            coalesce(own.source_digest IS NOT NULL OR older.known, false) AS known
         FROM good g
         LEFT JOIN snapshot own ON own.key = g.key AND own.match = g.match
-        LEFT JOIN older ON own.key IS NULL AND older.key = g.key
+        LEFT JOIN older ON older.key = g.key
         LEFT JOIN snapshot o ON o.key = older.key AND o.match = older.match
-        LEFT JOIN held h ON h.key = g.key"""
+        LEFT JOIN waiting h ON h.key = g.key
+        LEFT JOIN freed ON freed.key = g.key"""
     )
 
 
 def find_candidates(
     connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: bool, partitions: list[str]
 ) -> list[str]:
+    # A record whose digests are unknown was sent by a request that may be repeated: it may not be there, and is created
+    # again.
+    only = "AND NOT known" if settings.creates else ""
     connection.execute(
         f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, destination_id, payload_digest,
-            verdict AS change, '{Action.UPSERT}' AS action, 0 AS wave, false AS linked,
-            CAST(NULL AS VARCHAR) AS follows, again
-        FROM compared WHERE verdict IN ('added', 'changed')"""
+            verdict AS change, '{Action.CREATE if settings.creates else Action.UPSERT}' AS action, 0 AS wave,
+            false AS linked, CAST(NULL AS VARCHAR) AS follows, again
+        FROM compared WHERE verdict IN ('added', 'changed') {only}"""
     )
+    if settings.creates:
+        return []
     # Records that a candidate's key has under other match values than its row has now.
     connection.execute(
         """CREATE TEMP TABLE strays AS SELECT s.*, c.match AS new_match, c.destination_id AS own_id
@@ -130,7 +199,7 @@ def find_candidates(
                 WHERE c.action = 'upsert' AND s.source_digest IS NOT NULL ORDER BY s.match"""
             ).fetchall()
         ]
-    if settings.removes and not settings.partial:
+    if settings.removes and (not settings.partial or settings.release is not None):
         _remove(connection, settings, partitions)
         left_behind = []
     return left_behind
@@ -174,6 +243,7 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
     # A record that another row's match value claims is handed over, not deleted: also under another name of it, and
     # while the claim is invalid. One record is removed once, even where two of its names are in doubt. A stray is
     # removed only after the row that replaces it was accepted, and never while its key renames it or waits.
+    only = "SEMI JOIN freed ON freed.key = g.key AND freed.action = 'delete'" if settings.release is not None else ""
     connection.execute(
         f"""CREATE TEMP TABLE removals AS
         WITH gone AS (
@@ -190,7 +260,12 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
             SELECT s.destination_id, c.key FROM snapshot s JOIN claims c ON c.match = s.match
             WHERE s.destination_id IS NOT NULL
         ) same ON same.destination_id = g.destination_id AND same.key <> g.key
-        ANTI JOIN (SELECT key FROM held WHERE status = 'in_doubt') doubt ON doubt.key = g.key
+        ANTI JOIN (
+            SELECT key FROM held WHERE (status = 'in_doubt' OR action = 'delete' AND (
+                status = 'parked' OR status = 'rejected' AND not_before > getvariable('now')))
+                AND key NOT IN (SELECT key FROM freed)
+        ) waiting ON waiting.key = g.key
+        {only}
         QUALIFY g.destination_id IS NULL OR row_number() OVER (PARTITION BY g.destination_id ORDER BY g.number DESC) = 1
         """
     )
@@ -209,13 +284,14 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
             '{Action.DELETE}', r.wave, NOT r.missing,
             CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL
         FROM removals r LEFT JOIN candidates c ON c.key = r.key
-            LEFT JOIN held h ON h.key = r.key AND h.status = 'rejected'"""
+            LEFT JOIN held h ON h.key = r.key AND h.status IN ('rejected', 'parked')"""
     )
 
 
-def restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
-    """Keep only the candidates asked for; returns how many were left out."""
-    before = scalar(connection, "SELECT count(*) FROM candidates")
+def restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Keep only the candidates asked for."""
+    if settings.release is not None:
+        connection.execute("DELETE FROM candidates WHERE key NOT IN (SELECT key FROM freed)")
     if settings.keys:
         connection.execute(
             "DELETE FROM candidates WHERE key NOT IN (SELECT unnest(CAST(? AS VARCHAR[])))", [list(settings.keys)]
@@ -231,4 +307,3 @@ def restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> int:
         RETURNING key"""
     ).fetchall():
         pass
-    return before - scalar(connection, "SELECT count(*) FROM candidates")

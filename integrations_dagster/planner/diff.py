@@ -11,10 +11,10 @@ from pathlib import Path
 
 import duckdb
 
-from integrations_dagster.planner.candidates import Settings, find_candidates, judge, restrict
+from integrations_dagster.planner.candidates import WAITING, Release, Settings, find_candidates, judge, restrict
 from integrations_dagster.planner.model import Source, check_keys, load_model, scalar, text_of
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
-from integrations_dagster.vocabulary import Change, Counts, Status
+from integrations_dagster.vocabulary import Change, Counts, HeldStatus, Status
 
 
 @dataclass(slots=True)
@@ -27,12 +27,21 @@ class Diff:
         left_behind: Records that keep an old match value, because the mode deletes nothing and their id is unknown or
             their row has taken over another record.
         known: Records in the snapshot.
+        held: Held rows of the model by why they wait: "waiting", "parked", "in_doubt".
+        released: Candidates that were held and are sent because the run releases them.
+        unheld: Keys that were to be released and are not held.
+        still_held: Keys that were to be released, are held, and are not sent: in doubt where the release does not say
+            so, held before its time or for another reason, or without a row in the model.
     """
 
     counts: Counts
     shards: list[tuple[Path, int]] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
     known: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+    released: int = 0
+    unheld: list[str] = field(default_factory=list)
+    still_held: list[str] = field(default_factory=list)
 
 
 def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, folder: Path) -> Diff:
@@ -49,16 +58,21 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         load_model(connection, source)
         check_keys(connection, settings.sync, source)
         counts = Counts(queried=scalar(connection, "SELECT count(*) FROM model"))
-        judge(connection, bool(source.match), ", ".join(literal(partition) for partition in source.files))
-        counts.invalid = scalar(connection, "SELECT count(*) FROM bad") + scalar(
-            connection, "SELECT count(*) FROM compared WHERE verdict = 'invalid'"
-        )
-        counts.held = scalar(connection, "SELECT count(*) FROM compared WHERE verdict = 'held'")
-        counts.unchanged = scalar(connection, "SELECT count(*) FROM compared WHERE verdict = 'unchanged'")
+        judge(connection, settings, bool(source.match), ", ".join(literal(partition) for partition in source.files))
+        verdicts = dict(connection.execute("SELECT verdict, count(*) FROM compared GROUP BY verdict").fetchall())
+        held = {why: verdicts.get(why, 0) for why in WAITING}
+        counts.held = sum(held.values())
+        counts.invalid = scalar(connection, "SELECT count(*) FROM bad") + verdicts.get("invalid", 0)
+        counts.unchanged = verdicts.get("unchanged", 0)
         left_behind = find_candidates(connection, settings, bool(source.match), list(source.files))
-        result = Diff(counts, left_behind=left_behind, known=manifest.rows)
+        result = Diff(counts, left_behind=left_behind, known=manifest.rows, held=held)
+        differing = verdicts.get("added", 0) + verdicts.get("changed", 0)
+        kept = f"SELECT count(*) FROM candidates WHERE change <> '{Change.REMOVED}'"
         if settings.partial:
-            counts.excluded = restrict(connection, settings)
+            restrict(connection, settings)
+        counts.excluded = differing - scalar(connection, kept)
+        if settings.release is not None:
+            _tell_release(connection, settings.release, result)
         for change, count in connection.execute("SELECT change, count(*) FROM candidates GROUP BY change").fetchall():
             setattr(counts, change, count)
         assert counts.adds_up(), counts
@@ -69,6 +83,21 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         return result
 
 
+def _tell_release(connection: duckdb.DuckDBPyConnection, release: Release, result: Diff) -> None:
+    result.released = scalar(connection, "SELECT count(*) FROM candidates")
+    asked = list(dict.fromkeys(release.keys))
+    where = connection.execute(
+        f"""SELECT a.key, h.key IS NOT NULL AS held FROM (SELECT unnest(CAST(? AS VARCHAR[])) AS key) a
+        LEFT JOIN held h ON h.key = a.key AND h.status <> '{HeldStatus.INVALID}'
+        ANTI JOIN candidates c ON c.key = a.key""",
+        [asked],
+    ).fetchall()
+    held = {key for key, is_held in where if is_held}
+    unheld = {key for key, is_held in where if not is_held}
+    result.still_held = [key for key in asked if key in held]
+    result.unheld = [key for key in asked if key in unheld]
+
+
 def _write_shards(
     connection: duckdb.DuckDBPyConnection, source: Source, settings: Settings, folder: Path, result: Diff
 ) -> None:
@@ -77,29 +106,29 @@ def _write_shards(
         return
     count = max(1, min(settings.shards, total // settings.shard_rows))
     columns = "".join(f", f.{quote(column)} AS {quote('c:' + column)}" for column in source.columns)
+    # Rows are put in order before the columns of the model are joined to them, because narrow rows sort faster.
     connection.execute(
-        f"""CREATE TEMP VIEW cut AS SELECT
-            CASE WHEN linked THEN 0 ELSE CAST(hash(match) % {count} AS INTEGER) END AS shard, *
-        FROM candidates"""
+        f"""CREATE TEMP TABLE cut AS SELECT *,
+            row_number() OVER (PARTITION BY shard ORDER BY wave, action, key, match) - 1 AS ordinal
+        FROM (
+            SELECT CASE WHEN linked THEN 0 ELSE CAST(hash(match) % {count} AS INTEGER) END AS shard, *
+            FROM candidates
+        )"""
     )
-    for index in range(count):
+    sizes = dict(connection.execute("SELECT shard, count(*) FROM cut GROUP BY shard ORDER BY shard").fetchall())
+    for index, rows in sizes.items():
         path = folder / f"shard-{index:03d}.parquet"
         connection.execute(
             f"""COPY (
-            SELECT row_number() OVER (ORDER BY c.wave, c.action, c.key, c.match) - 1 AS ordinal,
-                c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.again, c.destination_id,
-                c.digest AS source_digest, c.payload_digest AS known_payload_digest{columns}
+            SELECT c.ordinal, c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.again,
+                c.destination_id, c.digest AS source_digest, c.payload_digest AS known_payload_digest{columns}
             FROM cut c LEFT JOIN files f
                 ON c.change <> '{Change.REMOVED}' AND {text_of(source.primary_key, "f")} = c.key
-            WHERE c.shard = {index} ORDER BY ordinal
+            WHERE c.shard = {index} ORDER BY c.ordinal
             ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20000)"""
         )
         to_disk(path)
-        rows = scalar(connection, "SELECT count(*) FROM cut WHERE shard = ?", [index])
-        if rows:
-            result.shards.append((path, rows))
-        else:
-            path.unlink()
+        result.shards.append((path, rows))
 
 
 def _write_bad(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:

@@ -3,55 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from integrations_dagster.destinations.base import GONE
-from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
-from integrations_dagster.planner.rows import table
-from integrations_dagster.vocabulary import Action, Outcome, Status
-
-WRITE, DELETE, UNKNOWN_WRITE, UNKNOWN_DELETE, REJECTED, IN_DOUBT = (
-    "write",
-    "delete",
-    "unknown_write",
-    "unknown_delete",
-    "rejected",
-    "in_doubt",
+from integrations_dagster.ledger.batches import (
+    OUTCOME_LISTS,
+    ROW_LISTS,
+    BatchRecord,
+    BatchStatus,
+    outcomes_text,
+    row_count,
+    rows_text,
 )
+from integrations_dagster.planner.state import literal
+from integrations_dagster.vocabulary import ABSENT, Action, Status
+
+CHUNK = 32 << 20
+"""Bytes of JSON that are turned into events at a time."""
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema(columns)
 
-
-EVENTS = _schema(
-    number=pa.int64(),
-    run_id=pa.string(),
-    shard=pa.int32(),
-    ordinal=pa.int64(),
-    closed=pa.float64(),
-    effect=pa.string(),
-    late=pa.bool_(),
-    key=pa.string(),
-    match=pa.string(),
-    partition=pa.string(),
-    change=pa.string(),
-    action=pa.string(),
-    outcome=pa.string(),
-    destination_id=pa.string(),
-    source_digest=pa.string(),
-    payload_digest=pa.string(),
-    code=pa.string(),
-    reason=pa.string(),
-    request_id=pa.string(),
-    reference=pa.string(),
-    gone=pa.bool_(),
-)
 
 OUTCOMES = _schema(
     ordinal=pa.int64(),
@@ -69,108 +46,174 @@ OUTCOMES = _schema(
 """Outcomes that needed no request: a shard's unchanged and invalid rows, a plan's invalid rows. `remember`: the row is
 not judged anew until its source digest changes."""
 
-BATCHES = _schema(
-    number=pa.int64(),
-    run_id=pa.string(),
-    shard=pa.int32(),
-    status=pa.string(),
-    rows=pa.int32(),
-    attempt=pa.int32(),
-    opened=pa.float64(),
-    closed=pa.float64(),
-    idempotency_key=pa.string(),
-    traffic=pa.string(),
-)
+EVENT_COLUMNS = {
+    "number": "BIGINT",
+    "run_id": "VARCHAR",
+    "shard": "INTEGER",
+    "ordinal": "BIGINT",
+    "closed": "DOUBLE",
+    "effect": "VARCHAR",
+    "late": "BOOLEAN",
+    "key": "VARCHAR",
+    "match": "VARCHAR",
+    "partition": "VARCHAR",
+    "change": "VARCHAR",
+    "action": "VARCHAR",
+    "outcome": "VARCHAR",
+    "destination_id": "VARCHAR",
+    "source_digest": "VARCHAR",
+    "payload_digest": "VARCHAR",
+    "code": "VARCHAR",
+    "reason": "VARCHAR",
+    "request_id": "VARCHAR",
+    "reference": "VARCHAR",
+    "gone": "BOOLEAN",
+}
+"""One row for each row of each batch; `reference` is the request's idempotency key."""
+
+_NO_ANSWER = ("NO_ANSWER", "No answer came; what the request did is unknown.")
+_HEAD = {
+    "number": "BIGINT",
+    "run_id": "VARCHAR",
+    "shard": "INTEGER",
+    "status": "VARCHAR",
+    "rows": "INTEGER",
+    "attempt": "INTEGER",
+    "opened": "DOUBLE",
+    "closed": "DOUBLE",
+    "reference": "VARCHAR",
+    "repeatable": "BOOLEAN",
+    "traffic": "VARCHAR",
+}
+_ENCODE = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def write_events(scratch: Path, batches: Iterable[BatchRecord], last: int) -> tuple[int, int]:
-    count = 0
-    with (
-        pq.ParquetWriter(scratch / "events.parquet", EVENTS) as events,
-        pq.ParquetWriter(scratch / "batches.parquet", BATCHES) as log,
-    ):
-        for chunk in _chunks(batches, 500):
-            events.write_table(table((event for batch in chunk for event in _events(batch)), EVENTS))
-            log.write_table(table(map(_batch_row, chunk), BATCHES))
-            count += sum(len(batch.rows) for batch in chunk)
-            assert chunk[-1].number is not None
-            last = max(last, chunk[-1].number)
-    return last, count
+def write_events(
+    connection: duckdb.DuckDBPyConnection, scratch: Path, batches: Iterable[BatchRecord], last: int
+) -> int:
+    """Write the batches as `batches.parquet`, and each of their rows as an event to `events-*.parquet`.
+
+    No row is touched by Python: the ledger's JSON goes as it is into files that DuckDB reads.
+
+    Args:
+        batches: At least one.
+        last: The number before the first batch's.
+
+    Returns:
+        The last batch's number.
+    """
+    heads = scratch / "heads.json"
+    with heads.open("wb") as head_file:
+        for index, chunk in enumerate(_chunks(batches)):
+            path = scratch / f"chunk-{index}.json"
+            longest = 0
+            with path.open("wb") as file:
+                for batch in chunk:
+                    head, line = _lines(batch)
+                    head_file.write(head)
+                    longest = max(longest, file.write(line))
+                    assert batch.number is not None
+                    last = max(last, batch.number)
+            lists = {
+                "h": _struct(_HEAD),
+                "r": _struct({"n": "INTEGER", **ROW_LISTS}),
+                "o": _struct({"n": "INTEGER", **OUTCOME_LISTS}),
+            }
+            _copy(connection, _EVENTS, _json(path, lists, longest), scratch / f"events-{index:05d}.parquet")
+            path.unlink()
+    _copy(connection, _BATCHES, _json(heads, _HEAD, 0), scratch / "batches.parquet")
+    return last
 
 
-def _chunks(batches: Iterable[BatchRecord], size: int) -> Iterator[list[BatchRecord]]:
+def _json(path: Path, columns: Mapping[str, str], longest: int) -> str:
+    kinds = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
+    return (
+        f"read_json({literal(str(path))}, format = 'newline_delimited', compression = 'uncompressed', "
+        f"columns = {{{kinds}}}, maximum_object_size = {max(longest + 1, 16 << 20)})"
+    )
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, query: str, source: str, target: Path) -> None:
+    # As the sync log keeps them: these files may become its own.
+    connection.execute(
+        f"COPY ({query.format(source=source)}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+    )
+
+
+def _chunks(batches: Iterable[BatchRecord]) -> Iterator[list[BatchRecord]]:
     chunk: list[BatchRecord] = []
+    size = 0
     for batch in batches:
         chunk.append(batch)
-        if len(chunk) == size:
+        # The ledger's blobs are a third of their text at the least.
+        size += 3 * (len(batch.row_blob) + len(batch.outcome_blob or b""))
+        if size > CHUNK:
             yield chunk
-            chunk = []
+            chunk, size = [], 0
     if chunk:
         yield chunk
 
 
-def _batch_row(batch: BatchRecord) -> dict[str, Any]:
-    return {
-        "number": batch.number,
-        "run_id": batch.run_id,
-        "shard": batch.shard,
-        "status": batch.status.value,
-        "rows": len(batch.rows),
-        "attempt": batch.attempt,
-        "opened": batch.opened,
-        "closed": batch.closed,
-        "idempotency_key": batch.idempotency_key,
-        "traffic": json.dumps(batch.traffic),
-    }
-
-
-def _events(batch: BatchRecord) -> Iterator[dict[str, Any]]:
-    effects: dict[tuple[Action, Status], str] = {}
-    answers = batch.outcomes or (_NO_ANSWER if batch.repeatable else _DOUBT,) * len(batch.rows)
-    same = {
-        "number": batch.number,
-        "run_id": batch.run_id,
-        "shard": batch.shard,
-        "closed": batch.closed,
-        "late": batch.status is BatchStatus.LATE,
-        "reference": batch.idempotency_key,
-    }
-    for row, answer in zip(batch.rows, answers, strict=True):
-        kind = row.action, answer.status
-        if kind not in effects:
-            effects[kind] = _effect(batch, *kind)
-        yield {
-            **same,
-            "ordinal": row.ordinal,
-            "effect": effects[kind],
-            "key": row.key,
-            "match": row.match,
-            "partition": row.partition,
-            "change": row.change,
-            "action": row.action,
-            "outcome": answer.status,
-            "destination_id": answer.destination_id or row.destination_id,
-            "source_digest": row.source_digest,
-            "payload_digest": row.payload_digest,
-            "code": answer.code,
-            "reason": answer.reason,
-            "request_id": answer.request_id,
-            "gone": answer.code == GONE,
+def _lines(batch: BatchRecord) -> tuple[bytes, bytes]:
+    """The batch alone, and the batch with its rows and outcomes, as lines of JSON."""
+    rows, outcomes = rows_text(batch.row_blob), outcomes_text(batch.outcome_blob)
+    head = _ENCODE(
+        {
+            "number": batch.number,
+            "run_id": batch.run_id,
+            "shard": batch.shard,
+            "status": batch.status,
+            "rows": row_count(rows),
+            "attempt": batch.attempt,
+            "opened": batch.opened,
+            "closed": batch.closed,
+            "reference": batch.idempotency_key,
+            "repeatable": batch.repeatable,
+            "traffic": _ENCODE(batch.traffic),
         }
+    ).encode()
+    return head + b"\n", b'{"h":%b,"r":%b,"o":%b}\n' % (head, rows, outcomes)
 
 
-_NO_ANSWER = Outcome(Status.UNSENT, None, "NO_ANSWER", "No answer came; what the request did is unknown.")
-_DOUBT = Outcome(Status.IN_DOUBT, None, _NO_ANSWER.code, _NO_ANSWER.reason)
+def _struct(columns: Mapping[str, str]) -> str:
+    return f"STRUCT({', '.join(f'{name} {kind}' for name, kind in columns.items())})"
 
 
-def _effect(batch: BatchRecord, action: Action, status: Status) -> str:
-    unknown = UNKNOWN_DELETE if action is Action.DELETE else UNKNOWN_WRITE
-    if batch.status is BatchStatus.UNKNOWN or status is Status.UNSENT:
-        return unknown if batch.repeatable else IN_DOUBT
-    if batch.status is BatchStatus.LATE and batch.repeatable:
-        return unknown
-    if status is Status.REJECTED:
-        return REJECTED
-    if status is Status.IN_DOUBT:
-        return IN_DOUBT
-    return DELETE if action is Action.DELETE else WRITE
+def _spread(source: str, names: Iterable[str]) -> str:
+    # A column of one value is a list of it alone.
+    lists = {name: f"{source}.{name}" for name in names}
+    return ", ".join(f"unnest(list_resize({of}, r.n, {of}[1])) AS {source}_{name}" for name, of in lists.items())
+
+
+_BATCHES = """
+SELECT number, run_id, shard, status, rows, attempt, opened, closed, reference AS idempotency_key, traffic
+FROM {source}"""
+
+# What a row's outcome does to the records of the snapshot and to the held rows.
+_EVENTS = f"""
+WITH spread AS (
+    SELECT h, {_spread("r", ROW_LISTS)}, {_spread("o", OUTCOME_LISTS)} FROM {{source}}
+), told AS (
+    SELECT h.number, h.run_id, h.shard, h.closed, h.reference, h.repeatable, h.status = '{BatchStatus.LATE}' AS late,
+        h.status = '{BatchStatus.UNKNOWN}' AS given_up,
+        r_o AS ordinal, r_k AS key, r_m AS match, r_p AS partition, r_c AS change, r_a AS action, r_s AS source_digest,
+        r_y AS payload_digest, coalesce(nullif(o_d, ''), r_d) AS destination_id,
+        CASE WHEN o_s IS NOT NULL THEN o_s WHEN h.repeatable THEN '{Status.UNSENT}' ELSE '{Status.IN_DOUBT}' END
+            AS outcome,
+        CASE WHEN o_s IS NULL THEN {literal(_NO_ANSWER[0])} ELSE o_c END AS code,
+        CASE WHEN o_s IS NULL THEN {literal(_NO_ANSWER[1])} ELSE o_r END AS reason,
+        coalesce(o_q, '') AS request_id
+    FROM spread
+), judged AS (
+    SELECT *, code = '{GONE}' AS gone, CASE
+        WHEN repeatable AND (given_up OR late OR outcome = '{Status.UNSENT}')
+            THEN CASE action WHEN '{Action.DELETE}' THEN 'unknown_delete' ELSE 'unknown_write' END
+        WHEN given_up THEN 'in_doubt'
+        WHEN outcome = '{Status.UNSENT}' THEN CASE code WHEN '{ABSENT}' THEN 'absent' ELSE 'in_doubt' END
+        WHEN outcome = '{Status.REJECTED}' THEN 'rejected'
+        WHEN outcome = '{Status.IN_DOUBT}' THEN 'in_doubt'
+        WHEN action = '{Action.DELETE}' THEN 'delete'
+        ELSE 'write' END AS effect
+    FROM told
+)
+SELECT {", ".join(EVENT_COLUMNS)} FROM judged"""

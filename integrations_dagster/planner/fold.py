@@ -6,11 +6,12 @@ What an event does to the records of the snapshot:
   match value, or of K with the same id, is that record under an earlier owner or name, and goes, and so does one of
   another key with that id whose state is unknown. (Where it is known, two keys are one record at the destination, as
   merged contacts are: both stay, or each run would send the other.)
+- an acknowledged create makes (K, m) likewise, but it made a record of its own: those of other keys stay;
 - an acknowledged delete removes the record, by key and match value or by id;
 - an unknown write (or a late answer) leaves its record with unknown digests, and so every other record that it may have
   touched: the same match value or id; an unknown delete likewise, and the ids are forgotten: if the record is gone, the
   next one with this match value has another;
-- a rejected row changes no record, unless the destination says that the record is gone.
+- a row rejected, in doubt or known to be absent changes no record, unless the destination says that the record is gone.
 
 "Older" and "later" are batch numbers, which follow the order in which answers were recorded.
 """
@@ -19,16 +20,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
 from integrations_dagster.ledger.batches import BatchRecord
-from integrations_dagster.planner.events import write_events
+from integrations_dagster.planner.events import EVENT_COLUMNS, write_events
+from integrations_dagster.planner.held import DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
+from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import (
-    HELD_COLUMNS,
     SNAPSHOT_COLUMNS,
     Home,
     Manifest,
@@ -70,6 +73,7 @@ def fold(
     mapping_digest: str | None = None,
     write_log: bool = True,
     folder: Path | None = None,
+    spacing: Spacing = DEFAULT_SPACING,
 ) -> Folded:
     """Compute the state after the given batches and all outcome files of the home's plan folders.
 
@@ -80,6 +84,7 @@ def fold(
         mapping_digest: The mapping in force, kept in the manifest.
         write_log: Whether to append the sync log (a preview does not).
         folder: Where the new state files go; the home's folder unless it is a preview.
+        spacing: When rejected rows are tried again.
 
     Returns:
         The new manifest; the caller makes it the state with `Home.swap` while it holds the lease.
@@ -91,23 +96,29 @@ def fold(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        last, count = write_events(scratch, batches, previous.last_number)
         plans = sorted((home.folder / "plans").glob("*"))
         outcomes = [path for plan in plans for path in outcome_files(plan)]
         forgotten = [path for plan in plans if (path := plan / "forgotten.parquet").exists()]
         digest = previous.mapping_digest if mapping_digest is None else mapping_digest
-        if not count and not outcomes and not forgotten:
-            return Folded(replace(previous, last_number=last, mapping_digest=digest), previous)
+        batches = iter(batches)
+        first = next(batches, None)
+        if first is None and not outcomes and not forgotten:
+            return Folded(replace(previous, mapping_digest=digest), previous)
+        found = first is not None
         with connect(scratch) as connection:
+            last = previous.last_number
+            if first is not None:
+                last = write_events(connection, scratch, chain([first], batches), last)
             home.attach(connection, previous)
-            _load(connection, scratch, outcomes, forgotten)
+            _load(connection, scratch, outcomes, forgotten, found=found)
             if write_log:
-                _write_log(connection, home, count > 0)
+                _write_log(connection, home, scratch, previous.last_number, found=found)
             generation = previous.generation + 1
             snapshot, held = f"snapshot-{generation}-{last}.parquet", f"held-{generation}-{last}.parquet"
             _copy(connection, _SNAPSHOT_AFTER, target / snapshot)
-            connection.execute("SET VARIABLE now = ?", [now])
-            _copy(connection, _HELD_AFTER, target / held)
+            for name, value in (("now", now), *asdict(spacing).items()):
+                connection.execute(f"SET VARIABLE {name} = ?", [value])
+            _copy(connection, HELD_AFTER, target / held)
         rows = pq.ParquetFile(target / snapshot).metadata.num_rows
         return Folded(Manifest(generation, last, snapshot, held, rows, digest), previous)
     finally:
@@ -122,16 +133,29 @@ def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None
 # State
 
 
-def _load(connection: duckdb.DuckDBPyConnection, scratch: Path, outcomes: list[Path], forgotten: list[Path]) -> None:
+def _load(
+    connection: duckdb.DuckDBPyConnection, scratch: Path, outcomes: list[Path], forgotten: list[Path], *, found: bool
+) -> None:
     def files(paths: list[Path]) -> str:
         return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
 
-    connection.execute(
-        f"CREATE TEMP VIEW events AS SELECT * FROM read_parquet({literal(str(scratch / 'events.parquet'))})"
-    )
-    connection.execute(
-        f"CREATE TEMP VIEW batches AS SELECT * FROM read_parquet({literal(str(scratch / 'batches.parquet'))})"
-    )
+    if found:
+        paths = files(sorted(scratch.glob("events-*.parquet")))
+        connection.execute(f"CREATE TEMP VIEW raw_events AS SELECT * FROM read_parquet({paths})")
+        batches = literal(str(scratch / "batches.parquet"))
+        connection.execute(f"CREATE TEMP VIEW batches AS SELECT * FROM read_parquet({batches})")
+    else:
+        columns = ", ".join(f"{name} {kind}" for name, kind in EVENT_COLUMNS.items())
+        connection.execute(f"CREATE TEMP TABLE raw_events ({columns})")
+    connection.execute(STALE)
+    if scalar(connection, "SELECT count(*) FROM stale"):
+        connection.execute(
+            f"""CREATE TEMP VIEW events AS
+            SELECT e.* REPLACE (CASE WHEN s.key IS NULL THEN effect ELSE {STALE_EFFECT} END AS effect)
+            FROM raw_events e LEFT JOIN stale s ON s.key = e.key AND s.number = e.number"""
+        )
+    else:
+        connection.execute("CREATE TEMP VIEW events AS SELECT * FROM raw_events")
     empty = "(key VARCHAR, match VARCHAR, partition VARCHAR, change VARCHAR, status VARCHAR, source_digest VARCHAR, "
     empty += "payload_digest VARCHAR, code VARCHAR, reason VARCHAR, remember BOOLEAN, run_id VARCHAR)"
     if outcomes:
@@ -151,7 +175,7 @@ def _load(connection: duckdb.DuckDBPyConnection, scratch: Path, outcomes: list[P
 # For each match value and each destination id, the last number of what would end or blur an older record that has it.
 _TOUCHES = """
 CREATE TEMP TABLE ended_by_match AS
-    SELECT match, max(number) AS number FROM events WHERE effect = 'write' GROUP BY match;
+    SELECT match, max(number) AS number FROM events WHERE effect = 'write' AND action <> 'create' GROUP BY match;
 CREATE TEMP TABLE ended_by_id AS
     SELECT destination_id, max(number) AS number FROM events
     WHERE destination_id IS NOT NULL AND (effect = 'delete' OR gone OR effect = 'write' AND action = 'update')
@@ -164,7 +188,7 @@ CREATE TEMP TABLE met AS
 CREATE TEMP TABLE ended_by_key AS
     SELECT key, match, max(number) AS number FROM events WHERE effect = 'delete' GROUP BY key, match;
 CREATE TEMP TABLE blurred_by_match AS
-    SELECT match, max(number) AS number FROM events WHERE effect LIKE 'unknown%' GROUP BY match;
+    SELECT match, max(number) AS number FROM events WHERE effect LIKE 'unknown%' AND action <> 'create' GROUP BY match;
 CREATE TEMP TABLE blurred_by_id AS
     SELECT destination_id, max(number) AS number FROM events
     WHERE destination_id IS NOT NULL AND effect LIKE 'unknown%' GROUP BY destination_id;
@@ -180,16 +204,25 @@ CREATE TEMP VIEW known AS
     FROM snapshot s
     LEFT JOIN lost_by_match lm ON lm.match = s.match
     LEFT JOIN lost_by_id li ON li.destination_id = s.destination_id;
-CREATE TEMP TABLE written AS
-    SELECT key, match,
-        max(number) AS number,
-        arg_max(partition, number) AS partition,
-        arg_max(effect, number) AS effect,
-        arg_max(source_digest, number) AS source_digest,
-        arg_max(payload_digest, number) AS payload_digest,
-        arg_max(destination_id, number) FILTER (destination_id IS NOT NULL AND effect = 'write') AS acknowledged_id,
-        arg_max(destination_id, number) FILTER (destination_id IS NOT NULL) AS known_id
-    FROM events WHERE effect IN ('write', 'unknown_write') GROUP BY key, match;
+CREATE TEMP TABLE repeated AS
+    SELECT key, match FROM events WHERE effect IN ('write', 'unknown_write') GROUP BY key, match HAVING count(*) > 1;
+CREATE TEMP VIEW written AS
+    SELECT e.key, e.match, e.number, e.partition, e.effect, e.source_digest, e.payload_digest,
+        CASE e.effect WHEN 'write' THEN e.destination_id END AS acknowledged_id, e.destination_id AS known_id
+    FROM events e ANTI JOIN repeated r ON r.key = e.key AND r.match = e.match
+    WHERE e.effect IN ('write', 'unknown_write')
+    UNION ALL BY NAME
+    SELECT e.key, e.match,
+        max(e.number) AS number,
+        arg_max(e.partition, e.number) AS partition,
+        arg_max(e.effect, e.number) AS effect,
+        arg_max(e.source_digest, e.number) AS source_digest,
+        arg_max(e.payload_digest, e.number) AS payload_digest,
+        arg_max(e.destination_id, e.number) FILTER (e.destination_id IS NOT NULL AND e.effect = 'write')
+            AS acknowledged_id,
+        arg_max(e.destination_id, e.number) FILTER (e.destination_id IS NOT NULL) AS known_id
+    FROM events e SEMI JOIN repeated r ON r.key = e.key AND r.match = e.match
+    WHERE e.effect IN ('write', 'unknown_write') GROUP BY e.key, e.match;
 CREATE TEMP TABLE confirmed AS
     SELECT key, match, any_value(payload_digest) AS payload_digest, any_value(source_digest) AS source_digest,
         any_value(partition) AS partition
@@ -240,59 +273,29 @@ WITH records AS (
 SELECT {", ".join(map(quote, SNAPSHOT_COLUMNS))} FROM confirmed_records
 """
 
-_HELD_AFTER = f"""
-WITH last AS (
-    SELECT key,
-        arg_max(match, number) AS match, arg_max(partition, number) AS partition,
-        arg_max(source_digest, number) AS source_digest, arg_max(effect, number) AS effect,
-        arg_max(code, number) AS code, arg_max(reason, number) AS reason,
-        arg_max(reference, number) AS reference, arg_max(closed, number) AS closed,
-        count(*) FILTER (effect = 'rejected') AS rejections
-    FROM events WHERE effect NOT LIKE 'unknown%' GROUP BY key
-), told AS (
-    SELECT key, match, partition, source_digest,
-        CASE effect WHEN 'rejected' THEN 'rejected' WHEN 'in_doubt' THEN 'in_doubt' END AS status,
-        rejections, code, reason, closed, reference
-    FROM last
-    UNION ALL BY NAME
-    SELECT o.key, any_value(o.match) AS match, any_value(o.partition) AS partition,
-        any_value(o.source_digest) AS source_digest,
-        CASE WHEN bool_or(o.status = 'invalid') THEN 'invalid' END AS status, 0 AS rejections,
-        any_value(o.code) AS code, any_value(o.reason) AS reason, getvariable('now') AS closed, '' AS reference
-    FROM outcomes o ANTI JOIN last l ON l.key = o.key
-    WHERE o.key <> '' AND (o.status = 'unchanged' OR o.remember)
-    GROUP BY o.key
-), kept AS (
-    SELECT h.* FROM held h
-    ANTI JOIN told t ON t.key = h.key
-    ANTI JOIN forgotten f ON f.key = h.key
-), news AS (
-    SELECT t.key, t.match, t.partition, t.source_digest, t.status,
-        CAST(coalesce(CASE WHEN h.source_digest = t.source_digest THEN h.attempts END, 0) + t.rejections AS INTEGER)
-            AS attempts,
-        CAST(NULL AS DOUBLE) AS not_before, t.code, t.reason,
-        coalesce(CASE WHEN h.source_digest = t.source_digest THEN h.since END, t.closed) AS since, t.reference
-    FROM told t LEFT JOIN held h ON h.key = t.key
-    WHERE t.status IS NOT NULL
-)
-SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM kept
-UNION ALL BY NAME
-SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM news
-"""
 
+def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path, before: int, *, found: bool) -> None:
+    """Log files are named by run and range of numbers; rows are in no order.
 
-def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, events: bool) -> None:
-    """Log files are named by run and range of numbers, so folding again overwrites only itself."""
-    if events:
+    Files above the number `before`, which the state contains, were left by a fold that was killed.
+    """
+    if found:
         ranges = connection.execute(
             "SELECT run_id, min(number), max(number) FROM batches GROUP BY run_id ORDER BY run_id"
         ).fetchall()
+        whole = len(ranges) == 1 and not scalar(connection, "SELECT count(*) FROM stale")
         for run_id, first, last in ranges:
             folder = home.log_folder(run_id)
             folder.mkdir(parents=True, exist_ok=True)
+            for path in [*folder.glob("rows-*.parquet"), *folder.glob("batches-*.parquet")]:
+                if int(path.stem.split("-")[1]) > before:
+                    path.unlink()
             for name, source in (("rows", "events"), ("batches", "batches")):
+                if name == "rows" and whole:
+                    _take_events(connection, scratch, folder)
+                    continue
+                query = f"SELECT * FROM {source} WHERE run_id = {literal(run_id)}"
                 path = folder / f"{name}-{first}-{last}.parquet"
-                query = f"SELECT * FROM {source} WHERE run_id = {literal(run_id)} ORDER BY number"
                 connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
     invalid = connection.execute("SELECT DISTINCT run_id FROM outcomes WHERE status = 'invalid'").fetchall()
     for (run_id,) in invalid:
@@ -302,3 +305,12 @@ def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, events: bool) 
         connection.execute(
             f"COPY ({query}) TO {literal(str(folder / 'invalid.parquet'))} (FORMAT parquet, COMPRESSION zstd)"
         )
+
+
+def _take_events(connection: duckdb.DuckDBPyConnection, scratch: Path, folder: Path) -> None:
+    """Where all events are of one run, their files are its log, and need not be written again."""
+    for path in sorted(scratch.glob("events-*.parquet")):
+        first, last = connection.execute(
+            f"SELECT min(number), max(number) FROM read_parquet({literal(str(path))})"
+        ).fetchall()[0]
+        shutil.copyfile(path, folder / f"rows-{first}-{last}.parquet")

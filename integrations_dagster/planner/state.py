@@ -40,7 +40,13 @@ HELD_COLUMNS = {
     "reason": "VARCHAR",
     "since": "DOUBLE",
     "reference": "VARCHAR",
+    "payload_digest": "VARCHAR",
+    "action": "VARCHAR",
+    "destination_id": "VARCHAR",
+    "run_id": "VARCHAR",
 }
+"""`reference`, and the columns after it, tell of the request that the row was held for. State files of the
+first version lack those after `reference`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +119,21 @@ class Home:
                 path.unlink(missing_ok=True)
 
     def attach(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
-        """Make the state readable as the views `snapshot` and `held`."""
+        """Make the state readable as the views `snapshot` and `held`; columns that a file lacks are null."""
         for view, name, columns in (
             ("snapshot", manifest.snapshot, SNAPSHOT_COLUMNS),
             ("held", manifest.held, HELD_COLUMNS),
         ):
             if name:
                 source = f"read_parquet({literal(str(self.folder / name))})"
-                connection.execute(
-                    f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {', '.join(map(quote, columns))} FROM {source}"
-                )
+                present = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
             else:
-                empty = ", ".join(f"CAST(NULL AS {kind}) AS {quote(column)}" for column, kind in columns.items())
-                connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {empty} WHERE false")
+                source, present = "(SELECT 1 LIMIT 0)", set()
+            chosen = ", ".join(
+                quote(column) if column in present else f"CAST(NULL AS {kind}) AS {quote(column)}"
+                for column, kind in columns.items()
+            )
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {chosen} FROM {source}")
 
 
 def connect(scratch: Path) -> duckdb.DuckDBPyConnection:

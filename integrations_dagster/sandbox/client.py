@@ -11,6 +11,7 @@ import requests
 from integrations_dagster.sandbox.endpoint import Endpoint
 
 _PAGE = 5000
+_TIMES = 100_000
 _TIMEOUT = 60.0
 
 
@@ -104,7 +105,8 @@ class SandboxClient:
 
         Returns:
             total, requests ("METHOD path" to status to count; status "none": no answer), rows, failed_rows,
-            duplicate_deliveries (webhook name to count).
+            duplicate_deliveries (webhook name to count), quota (since it was last configured: accepted, throttled,
+            throttled_by (limit to count), in_flight, most_in_flight).
         """
         return self._get("stats")
 
@@ -150,7 +152,11 @@ class SandboxClient:
 
         Args:
             **settings: latency (seconds of every answer), bodies (whether request bodies are kept), quota
-                ({"limit": requests, "window": seconds, "retry_after": bool}, None: the default).
+                ({"limit": requests, "window": seconds, "retry_after": bool} or a list of them, all of which hold; None:
+                the default), concurrency (requests under way at once, or None), retry_style (how a 429 says when to
+                come back; see `quota.STYLES`), insert_bytes (of a body), key_seconds (for which idempotency keys are
+                remembered), job_seconds (from a job's submission to its last row's effect), and those of tokens; see
+                `integrations_dagster.sandbox.settings`.
 
         Raises:
             ValueError: An unknown setting or an impossible value.
@@ -181,6 +187,69 @@ class SandboxClient:
             "options": [{"label": option, "value": option, "hidden": False} for option in options],
         }
         return self._post(f"properties/{object_}", definition)
+
+    def tokens(self) -> dict[str, Any]:
+        """What happened to tokens since the last reset.
+
+        Returns:
+            granted (token requests by grant; "session" for logins), refused (by error), expired (access tokens
+            that were used after they had expired).
+        """
+        return self._get("tokens")
+
+    def expire_tokens(self) -> int:
+        """Let every access token that was issued expire now; returns how many."""
+        return int(self._post("tokens/expire", {})["expired"])
+
+    def register_key(self, issuer: str, public_key: str) -> None:
+        """Take assertions of an issuer that are signed with the private key of this public one (PEM).
+
+        Raises:
+            ValueError: It is no RSA or EC key.
+        """
+        self._post("keys", {"issuer": issuer, "public_key": public_key})
+
+    def inserted(self, name: str, object_: str) -> list[dict[str, Any]]:
+        """The records that inserts and jobs of a destination have made, in that order.
+
+        Returns:
+            id (text), number, key, record, at (seconds since the epoch of the last write), writes.
+        """
+        return self._pages(f"inserted/{name}/{object_}", "number", 0)
+
+    def insert_counts(self, name: str, object_: str) -> dict[str, int]:
+        """How many records were ever made of each key: more than 1 is a row that was inserted twice."""
+        counts: dict[str, int] = {}
+        for entry in self.inserted(name, object_):
+            counts[entry["key"]] = counts.get(entry["key"], 0) + 1
+        return counts
+
+    def idempotency(self, name: str) -> dict[str, dict[str, int]]:
+        """Idempotency keys of a destination's inserts that are remembered.
+
+        Returns:
+            Key to: status (of the kept answer), replays (how often it was repeated), reused (uses for another body).
+        """
+        keys: dict[str, dict[str, int]] = self._get(f"idempotency/{name}")["keys"]
+        return keys
+
+    def jobs(self, name: str) -> list[dict[str, Any]]:
+        """The jobs of a destination, in order of submission.
+
+        Returns:
+            job (its id), number, object, mode, state, rows, reached, submitted, ended (seconds since the epoch; None:
+            it runs), error (of a failed one).
+        """
+        return self._pages(f"jobs/{name}", "number", 0)
+
+    def accepted(self) -> list[float]:
+        """When requests were accepted by the quota since it was last configured: seconds since the epoch, in order."""
+        times: list[float] = []
+        while True:
+            page = self._get("accepted", after=len(times), limit=_TIMES)["times"]
+            times += page
+            if len(page) < _TIMES:
+                return times
 
     def slack_messages(self) -> list[dict[str, Any]]:
         """What the Slack stand-in was sent, in order: method, payload, at (seconds since the epoch)."""

@@ -7,51 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from integrations_dagster.sandbox.answers import Answer, HubSpotError, json_answer
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sandbox.faults import Faults
 from integrations_dagster.sandbox.hubspot import HubSpot
-from integrations_dagster.sandbox.quota import DEFAULT, Quota
+from integrations_dagster.sandbox.identity import Identity
+from integrations_dagster.sandbox.inserts import record_id
+from integrations_dagster.sandbox.jobs import Jobs, shown
+from integrations_dagster.sandbox.row_store import Job
+from integrations_dagster.sandbox.settings import Settings
 from integrations_dagster.sandbox.store import OBJECTS, Store
-
-
-@dataclass(slots=True)
-class Settings:
-    """What `configure` changes; lost when the sandbox stops.
-
-    Attributes:
-        latency: Seconds that every answer takes at least.
-        bodies: Whether request bodies are kept in the log.
-        quota: The quota of the HubSpot paths.
-    """
-
-    latency: float = 0.0
-    bodies: bool = False
-    quota: Quota = field(default_factory=lambda: Quota(DEFAULT))
-
-    def change(self, changes: Mapping[str, Any]) -> None:
-        """Apply changes by name.
-
-        Raises:
-            ValueError: A name is unknown, or a value cannot be used; nothing is changed then.
-        """
-        unknown = sorted(set(changes) - {"latency", "bodies", "quota"})
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)} is no setting of the sandbox; known: bodies, latency, quota.")
-        latency = float(changes.get("latency", self.latency))
-        quota = Quota(changes["quota"] or DEFAULT) if "quota" in changes else self.quota
-        self.latency, self.quota, self.bodies = latency, quota, bool(changes.get("bodies", self.bodies))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as `configure` takes them."""
-        return {
-            "latency": self.latency,
-            "bodies": self.bodies,
-            "quota": {"limit": self.quota.limit, "window": self.quota.window},
-        }
 
 
 @dataclass(slots=True)
@@ -63,6 +31,8 @@ class Control:
         faults: The faults in force.
         settings: The settings in force.
         hubspot: Defines properties.
+        identity: Issues tokens.
+        jobs: Brings jobs up to date.
         endpoint: Returns who the sandbox is.
     """
 
@@ -70,6 +40,8 @@ class Control:
     faults: Faults
     settings: Settings
     hubspot: HubSpot
+    identity: Identity
+    jobs: Jobs
     endpoint: Callable[[], Endpoint]
 
     def handle(self, method: str, path: str, query: Mapping[str, str], body: bytes) -> Answer:
@@ -103,11 +75,33 @@ class Control:
                 return json_answer(
                     200, {"records": self.store.webhook_page(name, object_, query.get("after", ""), limit)}
                 )
+            case ("GET", "inserted", name, object_):
+                self.jobs.advance()
+                page = self.store.rows.page(name, object_, int(query.get("after", "0")), limit)
+                return json_answer(
+                    200, {"records": [entry | {"number": entry["id"], "id": record_id(entry["id"])} for entry in page]}
+                )
+            case ("GET", "idempotency", name):
+                return json_answer(200, {"keys": self.store.rows.keys(name)})
+            case ("GET", "jobs", name):
+                self.jobs.advance()
+                jobs = self.store.rows.jobs(name, int(query.get("after", "0")), limit)
+                return json_answer(200, {"records": [_job(job) for job in jobs]})
             case ("GET", "received"):
                 requests = self.store.requests(int(query.get("since", "0")), limit, bodies=query.get("bodies") == "1")
                 return json_answer(200, {"requests": requests})
             case ("GET", "stats"):
-                return json_answer(200, self.store.stats())
+                return json_answer(200, self.store.stats() | {"quota": self.settings.quotas.stats()})
+            case ("GET", "accepted"):
+                times = self.settings.quotas.accepted_page(int(query.get("after", "0")), limit)
+                return json_answer(200, {"times": times})
+            case ("GET", "tokens"):
+                return json_answer(200, self.identity.stats())
+            case ("POST", "tokens", "expire"):
+                return json_answer(200, {"expired": self.identity.expire()})
+            case ("POST", "keys"):
+                self.identity.register_key(str(document["issuer"]), str(document["public_key"]))
+                return json_answer(201, {})
             case ("GET", "slack"):
                 return json_answer(200, {"messages": self.store.slack_messages()})
             case ("GET", "faults"):
@@ -123,9 +117,16 @@ class Control:
             case ("POST", "reset"):
                 self.faults.set([])
                 self.faults.release()
-                self.settings.change({"latency": 0.0, "bodies": False, "quota": DEFAULT})
+                self.settings.reset()
                 self.store.reset()
+                self.jobs.forget()
+                self.identity.reset()
                 return json_answer(200, {})
             case ("POST", "properties", object_) if object_ in OBJECTS:
                 return json_answer(201, self.hubspot.define_property(object_, document))
         return json_answer(404, {"error": f"The sandbox has no {method} /_sandbox/{'/'.join(parts)}."})
+
+
+def _job(job: Job) -> dict[str, Any]:
+    plain = {"number": job.id, "object": job.object, "mode": job.work["mode"]}
+    return shown(job) | plain | {"submitted": job.submitted, "ended": job.ended}

@@ -6,6 +6,8 @@ Standard library only, so that every room can find the sandbox without importing
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -33,6 +35,42 @@ class Endpoint:
     secret: str
     pid: int
     pid_started: float
+
+    # What follows from id and token, so that endpoints of before have it too.
+
+    @property
+    def client_id(self) -> str:
+        """Id of its OAuth client that has a secret."""
+        return f"sandbox-client-{self.id[:8]}"
+
+    @property
+    def public_client_id(self) -> str:
+        """Id of its OAuth client that has none."""
+        return f"sandbox-public-{self.id[:8]}"
+
+    @property
+    def client_secret(self) -> str:
+        """Secret of the client."""
+        return self._derived("client secret")
+
+    @property
+    def username(self) -> str:
+        """The user of HTTP Basic and of its login."""
+        return "sandbox"
+
+    @property
+    def password(self) -> str:
+        """The user's password."""
+        return self._derived("password")
+
+    @property
+    def api_key(self) -> str:
+        """The API key: header `x-api-key` or query `api_key`."""
+        return self._derived("api key")
+
+    def _derived(self, what: str) -> str:
+        digest = hmac.new(self.token.encode(), what.encode(), hashlib.sha256).digest()
+        return f"sandbox-{base64.urlsafe_b64encode(digest[:24]).decode()}"
 
 
 def state_folder(storage: Path) -> Path:

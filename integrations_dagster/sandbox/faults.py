@@ -8,7 +8,8 @@ A rule is a mapping:
 
 Everything but `fault` may be left out. `match` compares the path with a glob, and the raw body with a substring. The
 first `after` matching requests pass, then at most `times` go wrong, each with the given probability. For each request
-the rules are asked in order: every matching `latency` and `reject_rows` adds up, and of the others the first one wins.
+the rules are asked in order: every matching `latency` and `reject_rows` adds up, a `fail_job` goes with them, and of
+the others the first one wins.
 """
 
 from __future__ import annotations
@@ -25,18 +26,24 @@ KINDS: dict[str, frozenset[str]] = {
     "status": frozenset({"status", "retry_after", "retry_after_date", "body", "headers"}),
     "html": frozenset({"status"}),
     "unauthorized": frozenset(),
+    "redirect": frozenset({"status", "location"}),
     "reset": frozenset({"applied"}),
     "hold": frozenset({"applied", "seconds", "late"}),
     "malformed": frozenset({"applied"}),
     "truncated": frozenset({"applied"}),
     "oversized": frozenset({"applied", "bytes"}),
+    "endless": frozenset({"applied", "bytes", "seconds"}),
+    "slow_head": frozenset({"applied", "seconds"}),
     "empty": frozenset({"applied"}),
     "reject_rows": frozenset({"with", "code", "message", "category", "property"}),
+    "fail_job": frozenset({"rows", "message"}),
 }
 """Each kind of fault, and the settings it takes beside `kind`."""
 
 _REQUIRED = {"latency": "seconds", "reject_rows": "with"}
-_APPLIED = {"malformed": True, "truncated": True, "oversized": True}
+_APPLIED = {"malformed": True, "truncated": True, "oversized": True, "endless": True, "slow_head": True}
+_BESIDE = ("latency", "reject_rows", "fail_job")
+"""Kinds that leave the answer to the stand-in, and go together with others."""
 
 
 def applied(fault: Mapping[str, Any]) -> bool:
@@ -108,17 +115,20 @@ class Taken:
         latency: Seconds to wait beside the configured latency.
         fault: The fault that decides the answer, or None.
         rejections: `reject_rows` faults.
+        fail_job: The first `fail_job` fault, or None.
     """
 
     latency: float = 0.0
     fault: dict[str, Any] | None = None
     rejections: list[dict[str, Any]] = field(default_factory=list)
+    fail_job: dict[str, Any] | None = None
 
     @property
     def names(self) -> str:
         """The kinds of fault, for the request log."""
         kinds = ["latency"] if self.latency else []
         kinds += ["reject_rows"] if self.rejections else []
+        kinds += ["fail_job"] if self.fail_job else []
         return "+".join(kinds + ([str(self.fault["kind"])] if self.fault else []))
 
 
@@ -142,7 +152,7 @@ class Faults:
         taken = Taken()
         for rule in self._rules:
             kind = rule.fault["kind"]
-            if taken.fault is not None and kind not in ("latency", "reject_rows"):
+            if taken.fault is not None and kind not in _BESIDE:
                 continue
             if not rule.take(method, path, body):
                 continue
@@ -150,6 +160,8 @@ class Faults:
                 taken.latency += float(rule.fault["seconds"])
             elif kind == "reject_rows":
                 taken.rejections.append(rule.fault)
+            elif kind == "fail_job":
+                taken.fail_job = taken.fail_job or rule.fault
             else:
                 taken.fault = rule.fault
         return taken

@@ -6,10 +6,13 @@ have recorded. docs/sandbox.md lists what is not imitated.
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from integrations_dagster.sandbox.answers import Answer, HubSpotError, json_answer, row_error, timestamp
+from integrations_dagster.sandbox.api import Api, Call
 from integrations_dagster.sandbox.hubspot_write import (
     MAX_BATCH,
     SINGULAR,
@@ -20,11 +23,13 @@ from integrations_dagster.sandbox.hubspot_write import (
     write_batch,
     write_one,
 )
+from integrations_dagster.sandbox.quota import DAY, Over, Quotas
 from integrations_dagster.sandbox.store import OBJECTS, Record, Store
 
 _DEFAULT_PROPERTIES = {"contacts": ("email", "firstname", "lastname"), "companies": ("name", "domain")}
 _ALIASES = {name: object_ for object_, id_ in TYPE_IDS.items() for name in (id_, object_, SINGULAR[object_].lower())}
 _DEFAULT_PAGE = 10
+_DAILY = 1_000_000
 
 
 def portal_id(sandbox: str) -> int:
@@ -32,7 +37,7 @@ def portal_id(sandbox: str) -> int:
     return 10_000_000 + int(sandbox[:8], 16) % 90_000_000
 
 
-class HubSpot:
+class HubSpot(Api):
     """Answers HubSpot's paths out of a store.
 
     Args:
@@ -41,31 +46,89 @@ class HubSpot:
         url: Returns the server's own URL, for links.
     """
 
+    prefix: ClassVar[str] = "/"
+
     def __init__(self, store: Store, portal: int, url: Callable[[], str]) -> None:
         self._store = store
         self._portal = portal
         self._url = url
 
-    def handle(
+    def handle(self, call: Call) -> Answer:
+        try:
+            if call.body and call.document is None:
+                raise HubSpotError(400, "VALIDATION_ERROR", "Invalid input JSON on line 1, column 1")
+            return self._answer(call.method, call.path, call.query, call.document, call.rejections)
+        except HubSpotError as error:
+            return error.answer(rows=call.rows)
+        except UnicodeEncodeError:
+            # JSON can name half a surrogate pair, which is no text.
+            refusal = HubSpotError(400, "VALIDATION_ERROR", "Invalid input JSON: an unpaired surrogate.")
+            return refusal.answer(rows=call.rows)
+
+    def empty(self, call: Call) -> Answer:  # noqa: ARG002 an archive that says so is no archive
+        now = timestamp()
+        return json_answer(200, {"status": "COMPLETE", "results": [], "startedAt": now, "completedAt": now})
+
+    def refusal(self, status: int, headers: Mapping[str, str]) -> Answer:
+        if status == 429:
+            return self._over("TEN_SECONDLY_ROLLING", headers)
+        category = "INTERNAL_ERROR" if status >= 500 else "VALIDATION_ERROR"
+        return HubSpotError(
+            status, category, "internal error" if status >= 500 else "refused", headers=headers
+        ).answer()
+
+    def unauthorized(self) -> Answer:
+        return HubSpotError(
+            401,
+            "INVALID_AUTHENTICATION",
+            "Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more "
+            "details at https://developers.hubspot.com/docs/methods/auth/oauth-overview",
+        ).answer()
+
+    def throttled(self, over: Over, headers: Mapping[str, str]) -> Answer:
+        if over.window is None:
+            return self._over("CONCURRENT_REQUESTS", headers)
+        policy = "SECONDLY" if over.window <= 1 else "DAILY" if over.window >= DAY else "TEN_SECONDLY_ROLLING"
+        return self._over(policy, headers)
+
+    @staticmethod
+    def _over(policy: str, headers: Mapping[str, str]) -> Answer:
+        extra = {"errorType": "RATE_LIMIT", "policyName": policy}
+        message = f"You have reached your {policy.lower()} limit."
+        return HubSpotError(429, "RATE_LIMITS", message, extra=extra, headers=headers).answer()
+
+    def quota_headers(self, quotas: Quotas) -> dict[str, str]:
+        """HubSpot's rate limit headers: the day, the interval, and the second where that is another limit."""
+        now = time.monotonic()
+        daily = [w for w in quotas.windows if w.window >= DAY]
+        others = [w for w in quotas.windows if w.window < DAY]
+        limit = daily[0].limit if daily else _DAILY
+        left = daily[0].left(now) if daily else max(0, _DAILY - len(quotas.accepted))
+        headers = {"X-HubSpot-RateLimit-Daily": str(limit), "X-HubSpot-RateLimit-Daily-Remaining": str(left)}
+        if others:
+            interval = max(others, key=lambda w: w.window)
+            headers |= {
+                "X-HubSpot-RateLimit-Interval-Milliseconds": str(int(interval.window * 1000)),
+                "X-HubSpot-RateLimit-Max": str(interval.limit),
+                "X-HubSpot-RateLimit-Remaining": str(interval.left(now)),
+            }
+            for second in others:
+                if second is not interval and second.window == 1:
+                    headers["X-HubSpot-RateLimit-Secondly"] = str(second.limit)
+                    headers["X-HubSpot-RateLimit-Secondly-Remaining"] = str(second.left(now))
+        return headers
+
+    def request_id(self, call: Call) -> tuple[str, str]:  # noqa: ARG002
+        return "x-hubspot-correlation-id", str(uuid.uuid4())
+
+    def _answer(
         self,
         method: str,
         path: str,
         query: Mapping[str, str],
         document: Any,
-        rejections: Sequence[Mapping[str, Any]] = (),
+        rejections: Sequence[Mapping[str, Any]],
     ) -> Answer:
-        """Answer one request and commit its effects.
-
-        Args:
-            method: HTTP method.
-            path: Path, starting with "/".
-            query: Query parameters; of repeated ones, joined by commas.
-            document: The decoded body, None where there is none.
-            rejections: `reject_rows` faults that apply.
-
-        Raises:
-            HubSpotError: The request is refused, without effect.
-        """
         parts = path.strip("/").split("/")
         match parts:
             case ["crm", "v3", "objects", name, "batch", operation] if method == "POST":

@@ -15,7 +15,7 @@ import psutil
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from integrations_dagster.sandbox.app import Sandbox, Transports, recording_protocol
+from integrations_dagster.sandbox.app import Sandbox
 from integrations_dagster.sandbox.endpoint import (
     new_endpoint,
     read_endpoint,
@@ -25,6 +25,7 @@ from integrations_dagster.sandbox.endpoint import (
 )
 from integrations_dagster.sandbox.process import answering
 from integrations_dagster.sandbox.store import Store
+from integrations_dagster.sandbox.wire import Transports, recording_protocol
 from integrations_dagster.vocabulary import IntegrationsError
 
 HOST = "127.0.0.1"

@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from integrations_dagster.sandbox.answers import Answer, json_answer
+from integrations_dagster.sandbox.api import Api, Call
 from integrations_dagster.sandbox.store import Store
 
 
-def call(store: Store, method: str, headers: Mapping[str, str], body: bytes) -> Answer:
+class Slack(Api):
+    """POST /slack/api/{method}."""
+
+    prefix: ClassVar[str] = "/slack/api/"
+    guarded: ClassVar[bool] = False
+    counted: ClassVar[bool] = False
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def handle(self, call: Call) -> Answer:
+        return answer_method(self._store, call.path.removeprefix(self.prefix), call.headers, call.body)
+
+
+def answer_method(store: Store, method: str, headers: Mapping[str, str], body: bytes) -> Answer:
     """Answer one Web API call; any bot token ("xoxb-...") is taken.
 
     Args:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from integrations_dagster.sandbox import row_store
 from integrations_dagster.sandbox.properties import Property, predefined
 
 OBJECTS = ("contacts", "companies")
@@ -80,6 +81,9 @@ class Store:
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA wal_autocheckpoint = 4000")
         self._db.executescript(_SCHEMA)
+        self._db.executescript(row_store.SCHEMA)
+        self.rows = row_store.RowStore(self._db)
+        """Inserted records, idempotency keys and jobs."""
         self._properties: dict[str, dict[str, Property]] = {}
         self._next_id = _FIRST_ID
         self._load()
@@ -92,6 +96,11 @@ class Store:
             self._properties[object_] = predefined(object_)
             for name, text in self._db.execute("SELECT name, definition FROM property WHERE object = ?", (code,)):
                 self._properties[object_][name] = Property.from_json(json.loads(text))
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open file, for the tables that other modules keep in it."""
+        return self._db
 
     def close(self) -> None:
         """Close the file."""
@@ -111,7 +120,7 @@ class Store:
     def reset(self) -> None:
         """Forget everything: records, custom properties, requests, messages."""
         with self.transaction():
-            for table in _TABLES:
+            for table in (*_TABLES, *row_store.TABLES):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 a constant
         self._load()
 

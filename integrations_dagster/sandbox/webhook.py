@@ -11,15 +11,45 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from integrations_dagster.sandbox.answers import Answer, json_answer
+from integrations_dagster.sandbox.api import Api, Call
 from integrations_dagster.sandbox.store import Store
 
 TOLERANCE = 300.0
 """Seconds that a delivery's timestamp may be off."""
 
 _CHANGES = ("added", "changed", "removed")
+
+
+class Webhook(Api):
+    """POST /webhook/{name}.
+
+    Args:
+        store: The state.
+        secret: The signing secret.
+    """
+
+    prefix: ClassVar[str] = "/webhook/"
+    # Deliveries are signed, and a receiver of one's own has no quota.
+    guarded: ClassVar[bool] = False
+    counted: ClassVar[bool] = False
+
+    def __init__(self, store: Store, secret: str) -> None:
+        self._store = store
+        self._secret = secret
+
+    def handle(self, call: Call) -> Answer:
+        if call.method != "POST":
+            return json_answer(405, {"error": "Deliveries are POSTed."})
+        name = call.path.removeprefix(self.prefix)
+        return receive(self._store, self._secret, name, call.headers, call.body, call.document)
+
+    def refusal(self, status: int, headers: Mapping[str, str]) -> Answer:
+        answer = json_answer(status, {"error": "Failed on demand."})
+        answer.headers.update(headers)
+        return answer
 
 
 def sign(secret: str, delivery: str, timestamp: str, body: bytes) -> str:

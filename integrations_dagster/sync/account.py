@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from integrations_dagster.delivery.accounts import Account, AccountSettings, connect
-from integrations_dagster.delivery.engine import Drive, RetrySettings
-from integrations_dagster.delivery.sender import refusal
+from integrations_dagster.delivery.accounts import Account, AccountSettings, AuthSettings, connect
+from integrations_dagster.delivery.auth.registry import credentials, fingerprint
+from integrations_dagster.delivery.credentials import Credentials
+from integrations_dagster.delivery.engine import Drive, RetrySettings, refusal
+from integrations_dagster.delivery.gate import AccountGate, LoosePermits
+from integrations_dagster.delivery.limits import Concurrency
 from integrations_dagster.delivery.session import HttpSession
 from integrations_dagster.destinations import registry
-from integrations_dagster.destinations.base import Destination, Flow
+from integrations_dagster.destinations.base import Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import DestinationError, Unavailable
+from integrations_dagster.ledger.quotas import Use
 from integrations_dagster.sync.context import RunContext
-from integrations_dagster.sync.spec import DestinationSpec, Env, SyncSpec
+from integrations_dagster.sync.spec import AuthSpec, DestinationSpec, Env, SyncSpec
 from integrations_dagster.vocabulary import IntegrationsError, Misconfigured
+
+T = TypeVar("T")
 
 
 class DestinationUnavailable(IntegrationsError):
@@ -25,10 +32,11 @@ class DestinationUnavailable(IntegrationsError):
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A destination and its account, ready to be sent to."""
+    """A destination and its account, ready to be sent to; shared by the threads of a process."""
 
     destination: Destination
     account: Account
+    credentials: Credentials
 
 
 def settings_of(spec: DestinationSpec) -> AccountSettings:
@@ -44,6 +52,15 @@ def settings_of(spec: DestinationSpec) -> AccountSettings:
         token_env=target.token.name if target.token else None,
         secret_env=target.secret.name if target.secret else None,
         timeout=spec.timeout,
+        auth=None if target.auth is None else _auth_of(target.auth),
+    )
+
+
+def _auth_of(auth: AuthSpec) -> AuthSettings:
+    return AuthSettings(
+        auth.kind,
+        {name: value for name, value in auth.settings.items() if isinstance(value, str)},
+        {name: value.name for name, value in auth.settings.items() if isinstance(value, Env)},
     )
 
 
@@ -55,10 +72,11 @@ def connect_account(sync: SyncSpec, ctx: RunContext) -> Connected:
     """
     try:
         account = connect(settings_of(sync.destination), ctx.storage, ctx.env)
+        lets_in = credentials(account, ctx.storage)
     except Misconfigured as error:
         raise Misconfigured(f"Sync {sync.name!r} ({sync.source}): {error.message}", error.remedy) from None
     secrets = {"secret": account.secret} if account.secret else {}
-    return Connected(registry.create(sync.destination.kind, secrets), account)
+    return Connected(registry.create(sync.destination.kind, secrets), account, lets_in)
 
 
 def identify(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
@@ -70,15 +88,16 @@ def identify(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
         DestinationUnavailable: It was never asked before, and does not answer.
         Misconfigured: It was never asked before, and refuses the credentials.
     """
-    return f"{_account(sync, ctx, connected)}/{sync.object}"
+    return f"{account_key(sync, ctx, connected)}/{sync.object}"
 
 
-def _account(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
+def account_key(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
+    """The account itself, which all its syncs share: what quotas and circuits are keyed by. See `identify`."""
     account = connected.account
     if account.in_sandbox:
         return account.identity
-    asked = "\0".join((account.identity, account.base_url, account.token or ""))
-    # The name of the file tells accounts apart, and nothing of the token.
+    asked = "\0".join((account.identity, account.base_url, fingerprint(account, ctx.storage)))
+    # The name of the file tells accounts apart, and nothing of the credentials.
     path = ctx.storage / "accounts" / hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
     if path.exists():
         return path.read_text("utf-8")
@@ -102,22 +121,61 @@ def _probe(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str | None:
         assert flow is not None
         return flow
 
-    session = HttpSession(connected.account, destination.auth)
-    drive = Drive(
-        session,
-        destination,
-        permit=lambda _first: time.time() + 60,
-        repeatable=True,
-        stop=ctx.stop,
-        settings=RetrySettings(attempts=3),
-    )
     where = f"Sync {sync.name!r} ({sync.source}), target {sync.destination.target.name!r}"
     try:
-        return drive.run(start)
+        return ask(sync, ctx, connected, connected.account.identity, start, RetrySettings(attempts=3))
     except Unavailable as error:
         remedy = "Nothing was sent and nothing is lost: launch the run again when it answers."
         raise DestinationUnavailable(f"{where}: {destination.label} is unavailable. {error.reason}", remedy) from error
     except DestinationError as error:
         raise Misconfigured(f"{where}: {refusal(destination.label, error)}") from error
+
+
+def use_of(sync: SyncSpec, ctx: RunContext, connected: Connected, account: str) -> Use:
+    """The run's use of an account, with what is published of its limits."""
+    published = connected.destination.account_limits()
+    own = tuple((quota.requests, quota.seconds) for quota in published.quotas)
+    spec = sync.destination
+    return Use(
+        account=account,
+        run_id=ctx.run_id,
+        began=ctx.ledger.now(),
+        quotas=own if spec.quotas is None else spec.quotas,
+        assumed=spec.quotas is None,
+        concurrency=published.concurrency if spec.concurrency is None else spec.concurrency,
+    )
+
+
+def ask(
+    sync: SyncSpec,
+    ctx: RunContext,
+    connected: Connected,
+    account: str,
+    start: Callable[[], Flow[T]],
+    retry: RetrySettings | None = None,
+) -> T:
+    """Drive a flow that changes nothing, in this thread.
+
+    Args:
+        account: See `account_key`.
+        start: Makes the flow.
+
+    Raises:
+        DestinationError: What retrying did not mend.
+        Stopped: The run is being cancelled.
+    """
+    use = use_of(sync, ctx, connected, account)
+    gate = AccountGate(ctx.ledger, use, connected.destination, ctx.stop, Concurrency(1))
+    session = HttpSession(connected.account)
+    try:
+        return Drive(
+            session,
+            connected.destination,
+            connected.credentials,
+            LoosePermits(gate),
+            Repeat.ALWAYS,
+            ctx.stop,
+            retry or RetrySettings(),
+        ).run(start)
     finally:
         session.close()

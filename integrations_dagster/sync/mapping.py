@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring
 from typing import Any
 
 import pyarrow as pa
 
 from integrations_dagster.destinations.base import Destination
-from integrations_dagster.destinations.values import canonical_json
+from integrations_dagster.destinations.values import canonical_text
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.vocabulary import Action, Change, Outcome, Row, Status
 
@@ -64,10 +65,11 @@ def _moment(epoch: datetime, microseconds: int) -> datetime | ValueError:
         return ValueError("the time is outside the years 1 to 9999")
 
 
-def _encoded(encode: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+def _encoded(destination: Destination, values: Sequence[Any]) -> list[Any]:
+    encode, as_is = destination.encode, str if destination.keeps_text else type(None)
     result: list[Any] = []
     for value in values:
-        if value is None or isinstance(value, ValueError):
+        if type(value) is as_is or value is None or isinstance(value, ValueError):
             result.append(value)
             continue
         try:
@@ -77,8 +79,16 @@ def _encoded(encode: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
     return result
 
 
+_CHANGES = {change.value: change for change in Change}
+_ACTIONS = {action.value: action for action in Action}
+
+
 class Mapper:
-    """Maps the rows of one sync."""
+    """Maps the rows of one sync.
+
+    A column at a time, and each value is encoded once: the text of a row is put together from those of its values, and
+    goes into the digest and into the request.
+    """
 
     def __init__(self, sync: SyncSpec, destination: Destination, row_bytes: int | None) -> None:
         self._sync = sync
@@ -87,54 +97,92 @@ class Mapper:
         self._constants = {
             f.target: destination.encode(f.value) for f in sync.fields if f.column is None and f.value is not None
         }
-        self._from_columns = [(f.target, f.column) for f in sync.fields if f.column is not None]
-        self._match_fields = tuple(sync.match)
+        self._sources = {f.target: f.column for f in sync.fields if f.column is not None}
+        self._match_field = next(iter(sync.match)) if len(sync.match) == 1 else None
+        targets = {*self._constants, *self._sources, *([self._match_field] if self._match_field else [])}
+        self._targets = sorted(targets)
 
     def map(self, rows: pa.RecordBatch) -> Iterator[Mapped]:
         """Map one Arrow batch of a shard file."""
-        fixed = {name: rows.column(name).to_pylist() for name in rows.schema.names if not name.startswith("c:")}
         columns = {
-            column: _encoded(self._destination.encode, _values(rows.column(f"c:{column}")))
-            for column in self._sync.columns
+            column: _encoded(self._destination, _values(rows.column(f"c:{column}"))) for column in self._sync.columns
         }
-        for i in range(rows.num_rows):
-            yield self._map_row({name: values[i] for name, values in fixed.items()}, columns, i)
 
-    def _map_row(self, fixed: dict[str, Any], columns: dict[str, list[Any]], i: int) -> Mapped:
-        action = Action(fixed["action"])
-        base: dict[str, Any] = {
-            "ordinal": fixed["ordinal"],
-            "key": fixed["key"],
-            "match": fixed["match"],
-            "change": Change(fixed["change"]),
-            "action": action,
-            "partition": fixed["partition"],
-            "destination_id": fixed["destination_id"],
-            "source_digest": fixed["source_digest"],
-        }
-        wave, follows = fixed["wave"], fixed["follows"]
-        if action is Action.DELETE:
-            return Mapped(Row(**base), wave, follows)
-        payload = dict(self._constants)
-        for target, column in self._from_columns:
-            value = columns[column][i]
-            if isinstance(value, ValueError):
-                return Mapped(Row(**base), wave, follows, _invalid("VALUE", f"Field {target!r}: {value}"))
-            if value is not None:
-                payload[target] = value
-        if len(self._match_fields) == 1:
-            payload[self._match_fields[0]] = fixed["match"]
-        try:
-            text = canonical_json(payload)
-        except ValueError as error:
-            return Mapped(Row(**base), wave, follows, _invalid("VALUE", str(error)))
-        if self._row_bytes is not None and len(text) > self._row_bytes:
-            reason = f"The row has {len(text):,} bytes, and {self._destination.label} takes {self._row_bytes:,}."
-            return Mapped(Row(**base), wave, follows, _invalid("TOO_LARGE", reason))
-        digest = hashlib.blake2b(text, digest_size=16).hexdigest()
-        row = Row(**base, payload=payload, payload_digest=digest, size=len(text))
-        unchanged = action is Action.UPSERT and fixed["known_payload_digest"] == digest
-        return Mapped(row, wave, follows, Outcome(Status.UNCHANGED) if unchanged else None)
+        def fixed(name: str) -> list[Any]:
+            return rows.column(name).to_pylist()
+
+        matches = fixed("match")
+        values = [self._column(target, matches, columns) for target in self._targets]
+        texts = [_texts(target, column) for target, column in zip(self._targets, values, strict=True)]
+        count = rows.num_rows
+        each = zip(
+            fixed("ordinal"), fixed("key"), matches, fixed("change"), fixed("action"), fixed("partition"),
+            fixed("destination_id"), fixed("source_digest"), fixed("wave"), fixed("follows"),
+            fixed("known_payload_digest"),
+            zip(*values, strict=True) if values else [()] * count,
+            zip(*texts, strict=True) if texts else [()] * count,
+            strict=True,
+        )  # fmt: skip
+        for ordinal, key, match, change, action_, partition, id_, source, wave, follows, known, row, text in each:
+            action = _ACTIONS[action_]
+            fix = (ordinal, key, match, _CHANGES[change], action)
+            if action is Action.DELETE:
+                yield Mapped(Row(*fix, {}, partition, id_, source), wave, follows)
+                continue
+            outcome: Outcome | None = None
+            encoded, digest, payload = b"", "", {}
+            try:
+                encoded = ("{" + ",".join(filter(None, text)) + "}").encode()
+            except (TypeError, UnicodeEncodeError):
+                outcome = self._unsendable(row, text)
+            else:
+                payload = {name: value for name, value in zip(self._targets, row, strict=True) if value is not None}
+                digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+                if self._row_bytes is not None and len(encoded) > self._row_bytes:
+                    outcome = self._too_large(len(encoded))
+                    encoded, digest = b"", ""
+                elif action is Action.UPSERT and known == digest:
+                    outcome = Outcome(Status.UNCHANGED)
+            yield Mapped(Row(*fix, payload, partition, id_, source, digest, encoded), wave, follows, outcome)
+
+    def _column(self, target: str, matches: list[Any], columns: dict[str, list[Any]]) -> list[Any]:
+        if target == self._match_field:
+            return matches
+        if target in self._sources:
+            return columns[self._sources[target]]
+        return [self._constants[target]] * len(matches)
+
+    def _unsendable(self, row: Sequence[Any], texts: Sequence[Any]) -> Outcome:
+        for target, value, text in zip(self._targets, row, texts, strict=True):
+            problem = text if isinstance(text, ValueError) else value
+            if isinstance(problem, ValueError):
+                # Its own words may quote the value.
+                why = "its value cannot be sent." if target in self._sync.sensitive else str(problem)
+                return _invalid("VALUE", f"Field {target!r}: {why}")
+        return _invalid("VALUE", "A text is not valid Unicode: it holds half of a surrogate pair.")
+
+    def _too_large(self, size: int) -> Outcome:
+        return _invalid(
+            "TOO_LARGE", f"The row has {size:,} bytes, and {self._destination.label} takes {self._row_bytes:,}."
+        )
+
+
+def _texts(target: str, values: Sequence[Any]) -> list[Any]:
+    """Each value as a member of a canonical JSON object; None for a null, the error for what cannot be sent."""
+    name = canonical_text(target) + ":"
+    result: list[Any] = []
+    for value in values:
+        # Most values are texts; a function call for each would cost more than its escaping.
+        if type(value) is str:
+            result.append(name + encode_basestring(value))
+        elif value is None or isinstance(value, ValueError):
+            result.append(value)
+        else:
+            try:
+                result.append(name + canonical_text(value))
+            except ValueError as error:
+                result.append(error)
+    return result
 
 
 def _invalid(code: str, reason: str) -> Outcome:

@@ -11,32 +11,44 @@ ROW_OVERHEAD = 200
 """Bytes of a request that a row may cost beside its payload: names, ids, braces."""
 
 
+def limits_of(limits: Limits, *, rows: int | None, most_bytes: int | None, row_bytes: int | None) -> Limits:
+    """The destination's limits, lowered to what the sync asks for.
+
+    A row that no request could carry is too large by itself, whatever the limit of a row says.
+    """
+    total = _least(limits.bytes, most_bytes)
+    alone = None if total is None else max(total - ROW_OVERHEAD, 1)
+    return Limits(_least(limits.rows, rows) or limits.rows, total, _least(limits.row_bytes, row_bytes, alone))
+
+
+def _least(*values: int | None) -> int | None:
+    return min((value for value in values if value is not None), default=None)
+
+
 class Packer:
     """Packs rows of the same action.
 
     Args:
-        limits: The destination's limits for each action.
-        rows: Rows of a batch, lower than the destination's limit, or None.
+        limits: The limits of a batch for each action.
     """
 
-    def __init__(self, limits: Mapping[Action, Limits], rows: int | None) -> None:
+    def __init__(self, limits: Mapping[Action, Limits]) -> None:
         self._limits = limits
-        self._rows = rows
         self._pending: dict[Action, list[Row]] = {}
         self._bytes: dict[Action, int] = {}
 
     def add(self, row: Row) -> Iterator[tuple[Action, tuple[Row, ...]]]:
         """Take a row; yields the batch that is full before it or with it."""
         limit = self._limits[row.action]
-        most = min(limit.rows, self._rows or limit.rows)
         pending = self._pending.setdefault(row.action, [])
-        size = row.size + ROW_OVERHEAD
+        # A destination may name the row by key or match value beside its payload.
+        size = len(row.encoded) + len(row.key) + len(row.match) + ROW_OVERHEAD
         if pending and limit.bytes is not None and self._bytes[row.action] + size > limit.bytes:
             yield self._take(row.action)
             pending = self._pending.setdefault(row.action, [])
         pending.append(row)
         self._bytes[row.action] = self._bytes.get(row.action, 0) + size
-        if len(pending) >= most:
+        if len(pending) >= limit.rows:
             yield self._take(row.action)
 
     def rest(self) -> Iterator[tuple[Action, tuple[Row, ...]]]:

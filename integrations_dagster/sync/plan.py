@@ -14,21 +14,26 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from integrations_dagster.delivery.request_log import FOLDER, prune
 from integrations_dagster.ledger.batches import BatchStatus
-from integrations_dagster.planner.candidates import Settings
+from integrations_dagster.planner.candidates import Release, Settings
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.account import Connected, connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.doubts import resolve
 from integrations_dagster.sync.mapping import Mapper
+from integrations_dagster.sync.packer import limits_of
+from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import ModelVersion, Plan, Shard
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
     drop_plans,
     fold_into,
+    spacing_of,
     state_key,
     wait_for_open_batches,
 )
@@ -44,11 +49,13 @@ class PlanOptions:
         limit: Candidates at the most; None for all. Such a run never removes.
         keys: Only these primary keys, as text; empty for all. Such a run never removes.
         allow_removals: Lift the removal guard for this run.
+        release: Only these held rows, as if they were not held. Such a run removes nothing else.
     """
 
     limit: int | None = None
     keys: tuple[str, ...] = ()
     allow_removals: bool = False
+    release: Release | None = None
 
 
 def plan(
@@ -82,12 +89,17 @@ def plan(
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         previous = home.manifest()
-        manifest = fold_into(ctx, HeldState(lease, home), mapping_digest=sync.mapping_digest)
+        held = HeldState(lease, home)
+        # Named before rows are resolved: what is found out about them is folded with the rest.
+        fold_into(ctx, held, spacing=spacing_of(sync))
+        resolved = resolve(sync, ctx, connected, held)
+        manifest = fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest)
         drop_plans(home)
+        prune(home.folder / FOLDER, sync.destination.log_days, ctx.ledger.now())
         folder = home.plan_folder(ctx.run_id)
         with _versions(sync.model, ctx, partitions) as versions:
             source = _source(sync, connected, versions)
-            result = diff(home, manifest, source, _settings(sync, connected, options), folder)
+            result = diff(home, manifest, source, _settings(sync, connected, options, ctx.ledger.now()), folder)
         shards = tuple(
             Shard(ctx.run_id, index, str(path), rows, lease.fence, account, len(result.shards), sync.mapping_digest)
             for index, (path, rows) in enumerate(result.shards)
@@ -100,7 +112,11 @@ def plan(
             shards=shards,
             versions=versions,
             seconds=time.monotonic() - started,
-            notes=_notes(sync, ctx, previous, manifest, result, versions),
+            notes=(
+                *resolved,
+                *release_notes(sync, options.release, result),
+                *_notes(sync, ctx, previous, manifest, result, versions),
+            ),
         )
         (folder / "plan.json").write_text(json.dumps(made.as_dict()), "utf-8")
         return made
@@ -149,8 +165,10 @@ def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersio
     )
 
 
-def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions) -> Settings:
-    rows = sync.batch_rows or connected.destination.limits(sync.object, Action.UPSERT).rows
+def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions, now: float) -> Settings:
+    inserts = sync.mode is Mode.INSERT
+    action = Action.CREATE if inserts else Action.UPSERT
+    rows = sync.batch_rows or connected.destination.limits(sync.object, action).rows
     return Settings(
         sync=sync.name,
         removes=sync.mode is Mode.MIRROR,
@@ -162,6 +180,10 @@ def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions) -> Set
         shard_rows=20 * rows,
         limit=options.limit,
         keys=options.keys,
+        creates=inserts,
+        now=now,
+        resend_in_doubt=sync.in_doubt == "resend",
+        release=options.release,
     )
 
 
@@ -184,10 +206,27 @@ def _notes(
             f"{len(result.left_behind)} record(s) stay at the destination under a match value that their row has left "
             f"(mode upsert deletes nothing): {some}{', ...' if len(result.left_behind) > 5 else ''}."
         )
+    notes += _held_notes(sync, result)
     age = ctx.ledger.now() - min(version.started for version in versions)
     if age > 3600:
         notes.append(f"The model was queried {age / 3600:.1f} hours ago.")
     return tuple(notes)
+
+
+def _held_notes(sync: SyncSpec, result: Diff) -> Iterator[str]:
+    if waiting := result.held.get("waiting"):
+        yield f"{waiting:,} rejected row(s) wait for their next try."
+    if parked := result.held.get("parked"):
+        yield (
+            f"{parked:,} row(s) are parked: they were rejected {sync.max_attempts} times and are sent again when they "
+            f"change, or by `integrations retry {sync.name}`."
+        )
+    if doubtful := result.held.get("in_doubt"):
+        yield (
+            f"{doubtful:,} row(s) are in doubt: no answer came to the request that sent them, and it must not be "
+            f"repeated. Look them up at the destination; say `integrations confirm {sync.name} --key KEY` of those "
+            f"that are there, and `integrations retry {sync.name} --key KEY` of those that are not."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +279,22 @@ def preview(
             replace(batch, status=BatchStatus.UNKNOWN, number=last + place)
             for place, batch in enumerate(ctx.ledger.open_batches(key), start=1)
         ]
-        folded = fold(home, [*closed, *unknown], now=ctx.ledger.now(), write_log=False, folder=folder / "state")
+        folded = fold(
+            home,
+            [*closed, *unknown],
+            now=ctx.ledger.now(),
+            write_log=False,
+            folder=folder / "state",
+            spacing=spacing_of(sync),
+        )
         if not folded.changed or not folded.manifest.generation > previous.generation:
             state, manifest = home, previous
         else:
             state, manifest = Home(folder / "state"), folded.manifest
         with _versions(sync.model, ctx, partitions) as versions:
             source = _source(sync, connected, versions)
-            result = diff(state, manifest, source, _settings(sync, connected, options), folder / "plan")
+            settings = _settings(sync, connected, options, ctx.ledger.now())
+            result = diff(state, manifest, source, settings, folder / "plan")
             notes = _notes(sync, ctx, previous, manifest, result, versions)
         return _sampled(sync, connected, account, result, notes, samples)
 
@@ -255,7 +302,12 @@ def preview(
 def _sampled(
     sync: SyncSpec, connected: Connected, account: str, result: Diff, notes: tuple[str, ...], wanted: int
 ) -> Preview:
-    limits = connected.destination.limits(sync.object, Action.UPSERT)
+    limits = limits_of(
+        connected.destination.limits(sync.object, Action.UPSERT),
+        rows=sync.batch_rows,
+        most_bytes=sync.batch_bytes,
+        row_bytes=sync.row_bytes,
+    )
     mapper = Mapper(sync, connected.destination, limits.row_bytes)
     samples: list[Sample] = []
     tally = {Status.UNCHANGED: 0, Status.INVALID: 0}

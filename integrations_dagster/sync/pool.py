@@ -57,6 +57,7 @@ class Pool(Generic[T]):
             thread = threading.Thread(target=self._run, name=f"sender-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
+        tick()
         while True:
             self._raise()
             try:

@@ -66,11 +66,18 @@ def run_query(
     return versions
 
 
-def preview(version: ModelVersion, rows: int = 10) -> tuple[list[str], list[list[str]]]:
+HIDDEN = "•••"
+"""What a preview shows of a sensitive value."""
+
+
+def preview(
+    version: ModelVersion, rows: int = 10, sensitive: frozenset[str] = frozenset()
+) -> tuple[list[str], list[list[str]]]:
     """The first rows of a version, for people.
 
     Args:
         rows: Rows at the most.
+        sensitive: Columns whose values are not shown.
 
     Returns:
         Column names, and rows of texts of at most 80 characters; null is "null".
@@ -81,7 +88,7 @@ def preview(version: ModelVersion, rows: int = 10) -> tuple[list[str], list[list
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=max(rows, 1)):
                 first = batch.slice(0, rows - len(shown)).to_pylist()
-                shown.extend([_cell(row[name]) for name in names] for row in first)
+                shown.extend([HIDDEN if name in sensitive else _cell(row[name]) for name in names] for row in first)
                 if len(shown) >= rows:
                     return names, shown
     return names, shown

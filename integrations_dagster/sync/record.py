@@ -16,6 +16,7 @@ from integrations_dagster.sync.state import (
     drop_plan,
     drop_plans,
     fold_into,
+    spacing_of,
     state_key,
     wait_for_open_batches,
 )
@@ -50,7 +51,7 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         ctx.ledger.heartbeat(lease)
         # Every write op has ended, so a batch that is still open belongs to an attempt that died.
         wait_for_open_batches(sync, ctx, key, quietly=False)
-        fold_into(ctx, HeldState(lease, home))
+        fold_into(ctx, HeldState(lease, home), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
         write_report(home, plan.run_id, report)
         ctx.ledger.check(lease)

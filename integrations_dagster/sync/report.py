@@ -11,10 +11,10 @@ from typing import Any
 import duckdb
 
 from integrations_dagster.planner.fold import outcome_files
-from integrations_dagster.planner.state import Home, literal
+from integrations_dagster.planner.state import Home, connect, literal
 from integrations_dagster.sync.results import BadRow, Plan, RunReport, WriteSummary
 from integrations_dagster.sync.spec import SyncSpec
-from integrations_dagster.vocabulary import Change, Counts, Status, Traffic
+from integrations_dagster.vocabulary import SUCCEEDED, Change, Counts, Status, Traffic
 
 BAD_ROWS = 100
 """Rows that the account names."""
@@ -35,7 +35,7 @@ def make_report(
         superseded: Traffic of the run's batches that had no effect and so are in no log.
         started: `time.monotonic()` at the start of `record`.
     """
-    with duckdb.connect() as connection:
+    with connect(home.plan_folder(plan.run_id)) as connection:
         _attach(connection, home, plan.run_id)
         tally = {
             (change, status): count
@@ -45,20 +45,20 @@ def make_report(
         }
         bad = connection.execute(
             """SELECT key, status, code, reason FROM (
-                SELECT key, status, code, reason FROM final
+                SELECT key, status, code, reason FROM troubled
                 UNION ALL BY NAME SELECT key, status, code, reason FROM planned
             ) WHERE list_contains($order, status) ORDER BY list_position($order, status), key LIMIT $most""",
             {"order": ["rejected", "in_doubt", "unsent", "invalid"], "most": BAD_ROWS},
         ).fetchall()
         again, rejected_again = _tried_again(connection, plan)
         unsent = connection.execute(
-            """SELECT any_value(reason), count(*) AS n FROM final WHERE status = 'unsent' AND reason <> ''
+            """SELECT any_value(reason), count(*) AS n FROM troubled WHERE status = 'unsent' AND reason <> ''
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 3"""
         ).fetchall()
         reasons = connection.execute(
             # Reasons with one code may each name their own row's value: then the code leads, and one is the example.
             """SELECT CASE WHEN count(DISTINCT reason) > 1 THEN any_value(code) || ', for example: ' || min(reason)
-                ELSE any_value(reason) END, count(*) AS n FROM final WHERE status = 'rejected'
+                ELSE any_value(reason) END, count(*) AS n FROM troubled WHERE status = 'rejected'
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 10"""
         ).fetchall()
         sent = [json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]
@@ -90,7 +90,7 @@ def _tried_again(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int
         source = f"SELECT ordinal FROM read_parquet({literal(shard.path)}) WHERE again"
         row = connection.execute(
             f"""SELECT count(*), count(f.ordinal) FROM ({source}) a
-            LEFT JOIN final f ON f.shard = ? AND f.ordinal = a.ordinal AND f.status = 'rejected'""",
+            LEFT JOIN troubled f ON f.shard = ? AND f.ordinal = a.ordinal AND f.status = 'rejected'""",
             [shard.index],
         ).fetchone()
         assert row is not None
@@ -99,8 +99,11 @@ def _tried_again(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> None:
-    """Views: `final` (each candidate that has an outcome, with its last), `planned` (rows the plan found invalid),
-    `sent` (batches)."""
+    """Make what `make_report` reads.
+
+    Views: `final` (each candidate that has an outcome, with its last), `planned` (rows the plan found invalid), `sent`
+    (batches). Table: `troubled` (those of `final` that did not succeed), because they are looked at several times.
+    """
     log, folder = home.log_folder(run_id), home.plan_folder(run_id)
     rows = sorted(log.glob("rows-*.parquet"))
     batches = sorted(log.glob("batches-*.parquet"))
@@ -112,21 +115,38 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> N
         source = f"SELECT {columns} FROM read_parquet([{files}])" if paths else f"SELECT {otherwise} WHERE false"
         connection.execute(f"CREATE TEMP VIEW {name} AS {source}")
 
-    nothing = "0 AS shard, 0 AS ordinal, 0 AS number, '' AS key, '' AS change, '' AS status, '' AS code, '' AS reason"
+    nothing = "0 AS ordinal, '' AS key, '' AS change, '' AS status, '' AS code, '' AS reason"
     view(
-        "answered",
+        "told",
         rows,
-        "shard, ordinal, number, key, change, outcome AS status, code, reason, late",
-        f"{nothing}, false AS late",
+        "shard, ordinal, number, key, change, outcome AS status, code, reason, late, effect, reference",
+        f"0 AS shard, 0 AS number, {nothing}, false AS late, '' AS effect, '' AS reference",
     )
     view("settled", outcomes, "ordinal, key, change, status, code, reason", nothing)
     view("planned", planned, "key, change, status, code, reason", nothing)
     view("sent", batches, "traffic", "'' AS traffic")
     connection.execute(
-        """CREATE TEMP VIEW final AS
-        SELECT shard, ordinal, key, change, status, code, reason FROM answered WHERE NOT late
-        QUALIFY row_number() OVER (PARTITION BY shard, ordinal ORDER BY number DESC) = 1
-        UNION ALL BY NAME SELECT -1 AS shard, ordinal, key, change, status, code, reason FROM settled"""
+        # A late answer counts where the row is in doubt in this run; those to requests of earlier runs are not its own.
+        f"""CREATE TEMP TABLE resolved AS
+        SELECT d.shard, d.ordinal, l.number, l.key, l.change, l.status, l.code, l.reason
+        FROM told l JOIN told d ON d.key = l.key AND d.reference = l.reference AND NOT d.late AND d.effect = 'in_doubt'
+        WHERE l.late AND l.effect IN ('write', 'delete', 'rejected', 'absent');
+        CREATE TEMP VIEW answered AS
+        SELECT shard, ordinal, number, key, change, status, code, reason FROM told WHERE NOT late AND shard >= 0
+        UNION ALL BY NAME SELECT * FROM resolved;
+        CREATE TEMP TABLE repeated AS
+        SELECT shard, ordinal FROM answered GROUP BY shard, ordinal HAVING count(*) > 1;
+        CREATE TEMP VIEW final AS
+        SELECT a.* EXCLUDE (number) FROM answered a
+        ANTI JOIN repeated r ON r.shard = a.shard AND r.ordinal = a.ordinal
+        UNION ALL BY NAME
+        SELECT * EXCLUDE (number) FROM (
+            SELECT a.* FROM answered a SEMI JOIN repeated r ON r.shard = a.shard AND r.ordinal = a.ordinal
+            QUALIFY row_number() OVER (PARTITION BY a.shard, a.ordinal ORDER BY a.number DESC) = 1
+        )
+        UNION ALL BY NAME SELECT -1 AS shard, ordinal, key, change, status, code, reason FROM settled;
+        CREATE TEMP TABLE troubled AS
+        SELECT * FROM final WHERE status NOT IN ({", ".join(f"'{status}'" for status in sorted(SUCCEEDED))})"""
     )
 
 

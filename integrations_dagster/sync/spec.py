@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from integrations_dagster.vocabulary import Mode
 
@@ -41,6 +41,7 @@ class ModelSpec:
         primary_key: Columns of the primary key, at least one.
         warehouse: Where it runs.
         partitioned: Whether the SQL takes `$partition_start` and `$partition_end`.
+        sensitive: Columns that a sync marks as sensitive: no preview shows their values.
     """
 
     name: str
@@ -48,6 +49,21 @@ class ModelSpec:
     primary_key: tuple[str, ...]
     warehouse: WarehouseSpec
     partitioned: bool = False
+    sensitive: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSpec:
+    """How requests to a target are authenticated.
+
+    Attributes:
+        kind: A key of `delivery.auth.registry.KINDS`: "bearer", "api_key", "basic", "client_credentials",
+            "refresh_token", "jwt_bearer", "session".
+        settings: What the kind takes, plain text or the environment variable that has it.
+    """
+
+    kind: str
+    settings: Mapping[str, str | Env] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +74,9 @@ class TargetSpec:
         name: "sandbox", "dev", "prod".
         sandbox: The local sandbox; base URL and secrets are its own.
         base_url: Base URL, or the environment variable that has it.
-        token: Bearer token.
+        token: Bearer token; the short form of `auth: {kind: bearer}`.
         secret: Signing secret.
+        auth: How requests are authenticated, where it is not `token`.
         schedules: Whether schedules of the syncs start running by default here.
     """
 
@@ -68,6 +85,7 @@ class TargetSpec:
     base_url: str | Env | None = None
     token: Env | None = None
     secret: Env | None = None
+    auth: AuthSpec | None = None
     schedules: bool = False
 
 
@@ -81,6 +99,14 @@ class DestinationSpec:
         target: The account in force.
         timeout: Seconds a request may take, from its first byte sent to its last byte read.
         in_flight: Requests in flight at once over all shards of a run.
+        quotas: (requests, seconds) pairs that hold instead of the kind's own; None: the kind's own.
+        concurrency: Requests in flight at once over all that use the account; None: the kind's own, if any.
+        attempts: Attempts at a request that meets an outage.
+        backoff: Seconds before the first retry; doubled, with jitter, for each further one.
+        backoff_cap: Seconds between two attempts at the most.
+        log_days: Days for which request logs are kept.
+        log_bodies: Which bodies the request log keeps: "failed" (of requests with an error or a rejected row, and the
+            first few), "all" or "none".
     """
 
     name: str
@@ -88,15 +114,27 @@ class DestinationSpec:
     target: TargetSpec
     timeout: float = 30.0
     in_flight: int = 16
+    quotas: tuple[tuple[int, float], ...] | None = None
+    concurrency: int | None = None
+    attempts: int = 5
+    backoff: float = 0.5
+    backoff_cap: float = 15.0
+    log_days: float = 14.0
+    log_bodies: Literal["failed", "all", "none"] = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """One target field: from a column, or a constant."""
+    """One target field: from a column, or a constant.
+
+    Attributes:
+        sensitive: Its values are kept out of request logs, reasons and previews.
+    """
 
     target: str
     column: str | None = None
     value: Any = None
+    sensitive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +152,13 @@ class SyncSpec:
     Attributes:
         match: Target field to model column; empty: the primary key is the match value.
         batch_rows: Rows of one request, or None for the destination's limit.
+        batch_bytes: Bytes of one request's body, or None for the destination's limit.
+        row_bytes: Bytes of one row's canonical JSON, above which it is invalid, or None for the destination's limit.
+        in_doubt: What becomes of rows whose request must not be repeated and got no answer: "hold" for a person,
+            "verify" by the destination's look-up, "resend"; None: verify where the destination can, else hold.
+        max_attempts: Rejections of an unchanged row after which it is parked.
+        retry_wait: Seconds from the second rejection of an unchanged row to its next try; doubled for each further one.
+        retry_wait_cap: Seconds between two tries at the most.
         shards: Write ops at the most.
         fail_rejected_above: Share (0 to 1) of the new and changed rows, above which rejected ones fail the run.
         removal_limit: Share of the snapshot (0 to 1) that a mirror may remove in one run.
@@ -128,6 +173,12 @@ class SyncSpec:
     fields: tuple[FieldSpec, ...]
     match: Mapping[str, str] = field(default_factory=dict)
     batch_rows: int | None = None
+    batch_bytes: int | None = None
+    row_bytes: int | None = None
+    in_doubt: str | None = None
+    max_attempts: int = 10
+    retry_wait: float = 900.0
+    retry_wait_cap: float = 86_400.0
     shards: int = 4
     schedule: str | None = None
     on_model: bool = False
@@ -141,6 +192,11 @@ class SyncSpec:
         """The model columns that the sync uses beside the primary key, each once, in a stable order."""
         used = [f.column for f in self.fields if f.column is not None]
         return tuple(dict.fromkeys([*self.match.values(), *used]))
+
+    @property
+    def sensitive(self) -> frozenset[str]:
+        """Target fields whose values are kept out of logs, reasons and previews."""
+        return frozenset(field.target for field in self.fields if field.sensitive)
 
     @property
     def mapping_digest(self) -> str:

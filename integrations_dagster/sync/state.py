@@ -8,6 +8,7 @@ from pathlib import Path
 
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.held import Spacing
 from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.spec import SyncSpec
@@ -16,6 +17,11 @@ from integrations_dagster.sync.spec import SyncSpec
 def state_key(sync: SyncSpec, account: str) -> str:
     """What lease, snapshot, held rows and batches are keyed by."""
     return f"{sync.name}@{account}"
+
+
+def spacing_of(sync: SyncSpec) -> Spacing:
+    """When the sync's rejected rows are tried again, and when no more."""
+    return Spacing(sync.max_attempts, sync.retry_wait, sync.retry_wait_cap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,14 @@ def wait_for_open_batches(sync: SyncSpec, ctx: RunContext, key: str, *, quietly:
         ctx.stop.wait(min(max(wait, 0.0) + 0.01, 0.5))
 
 
-def fold_into(ctx: RunContext, held: HeldState, *, mapping_digest: str | None = None) -> Manifest:
-    """Fold everything that has been answered, swap the state, and clean up. Safe to repeat after a kill anywhere."""
+def fold_into(
+    ctx: RunContext, held: HeldState, *, spacing: Spacing | None = None, mapping_digest: str | None = None
+) -> Manifest:
+    """Fold everything that has been answered, swap the state, and clean up. Safe to repeat after a kill anywhere.
+
+    Args:
+        spacing: When rejected rows are tried again; see `spacing_of`.
+    """
     lease, home = held.lease, held.home
     home.folder.mkdir(parents=True, exist_ok=True)
     before = home.manifest()
@@ -59,6 +71,7 @@ def fold_into(ctx: RunContext, held: HeldState, *, mapping_digest: str | None = 
         ctx.ledger.closed_after(lease.state_key, before.last_number),
         now=ctx.ledger.now(),
         mapping_digest=mapping_digest,
+        spacing=spacing or Spacing(),
     )
     if folded.changed:
         # Within one ledger transaction with the fence: a run that was replaced cannot bring an older state back.

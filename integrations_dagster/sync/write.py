@@ -11,15 +11,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from integrations_dagster.delivery.engine import RetrySettings
-from integrations_dagster.delivery.sender import Sender, Sending
+from integrations_dagster.delivery.sender import Sender
+from integrations_dagster.destinations.base import Repeat
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
 from integrations_dagster.ledger.leases import Lease
-from integrations_dagster.ledger.store import OpenBatch
+from integrations_dagster.ledger.writing import OpenBatch
+from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.line import open_line
 from integrations_dagster.sync.mapping import Mapped, Mapper
 from integrations_dagster.sync.outcomes import OutcomeFile
-from integrations_dagster.sync.packer import Packer
+from integrations_dagster.sync.packer import Packer, limits_of
 from integrations_dagster.sync.pool import Pool
 from integrations_dagster.sync.results import Progress, Shard, WriteSummary
 from integrations_dagster.sync.spec import SyncSpec
@@ -30,6 +33,8 @@ DRAIN = 10.0
 """Seconds that requests in flight are given when the run is cancelled."""
 READ_ROWS = 2000
 """Rows read from the shard file at a time."""
+LEARNED_FROM = 50
+"""Batches of a shard from which the requests in flight that it came to are worth keeping."""
 PROGRESS_EVERY = 5.0
 """Seconds between two reports of progress."""
 
@@ -70,7 +75,7 @@ def write(
 
     Args:
         progress: Told every few seconds, from this thread.
-        retry: How long to try; the default is for real destinations.
+        retry: How long to try; the default is what the destination's settings say.
 
     Raises:
         Misconfigured: The account cannot be resolved any more.
@@ -107,18 +112,30 @@ class _Write:
         self._ctx = ctx
         self._shard = shard
         self._progress = progress
-        self._retry = retry
         self._connected = connect_account(sync, ctx)
         self._check_unchanged()
         lease = Lease(state_key(sync, shard.account), shard.run_id, shard.fence)
         self._lease = ctx.ledger.begin_shard(lease, shard.index, ctx.worker)
-        self._sending = Sending(threading.Event())
         destination = self._connected.destination
-        limits = {action: destination.limits(sync.object, action) for action in Action}
+        limits = {
+            action: limits_of(
+                destination.limits(sync.object, action),
+                rows=sync.batch_rows,
+                most_bytes=sync.batch_bytes,
+                row_bytes=sync.row_bytes,
+            )
+            for action in Action
+        }
         self._mapper = Mapper(sync, destination, limits[Action.UPSERT].row_bytes)
-        self._packer = Packer(limits, sync.batch_rows)
-        senders = max(1, sync.destination.in_flight // shard.of)
-        self._pool: Pool[_Item] = Pool(senders, self._sender)
+        self._packer = Packer(limits)
+        in_flight = max(1, sync.destination.in_flight // shard.of)
+        # More threads than requests in flight: while some wait for answers, others map, record and read.
+        self._pool: Pool[_Item] = Pool(in_flight + in_flight // 2, self._sender)
+        home = Home.of(ctx.storage, sync.name, shard.account)
+        self._sending = open_line(
+            sync, ctx, self._connected, home, self._lease, self._count,
+            in_flight=in_flight, shards=shard.of, retry=retry,
+        )  # fmt: skip
         self._outcomes = OutcomeFile(Path(shard.path).parent, shard.index, self._lease.fence)
         self._followed = _followed(Path(shard.path))
         self._accepted: set[str] = set()
@@ -151,30 +168,47 @@ class _Write:
             self._pool.abandon(DRAIN)
             self._outcomes.abandon()
             raise
+        finally:
+            self._end()
         self._tell()
         return WriteSummary(self._shard.index, self._sending.reason, time.monotonic() - self._started)
+
+    def _end(self) -> None:
+        if self._sending.log is not None:
+            self._sending.log.close()
+        gate = self._sending.gate
+        if self._done >= LEARNED_FROM * (self._sync.batch_rows or 1):
+            self._ctx.ledger.learn_concurrency(gate.use.account, gate.concurrency.limit * self._shard.of)
 
     # Earlier attempts of this op
 
     def _earlier(self) -> _Earlier:
         for batch in self._ctx.ledger.shard_batches(self._lease):
-            if batch.status is BatchStatus.OPEN and not batch.repeatable:
+            if batch.status is BatchStatus.OPEN and not self._goes_on(batch):
                 self._await_answer(batch)
         earlier, again = _Earlier(), 0
         for batch in self._ctx.ledger.shard_batches(self._lease):
             if batch.status is BatchStatus.COMPLETED:
                 earlier.settled.update((r.ordinal, o) for r, o in zip(batch.rows, batch.outcomes, strict=True))
-            elif not batch.repeatable:
-                earlier.settled.update((row.ordinal, Outcome(Status.IN_DOUBT)) for row in batch.rows)
-            elif batch.status is BatchStatus.OPEN:
+            elif batch.status is BatchStatus.OPEN and self._goes_on(batch):
                 again += 1
                 earlier.continued.update((row.ordinal, batch) for row in batch.rows)
+            elif not batch.repeatable:
+                earlier.settled.update((row.ordinal, Outcome(Status.IN_DOUBT)) for row in batch.rows)
         if earlier.settled or again:
             self._ctx.log(
                 f"Shard {self._shard.index}: an earlier attempt settled {len(earlier.settled):,} rows, which are not "
                 f"sent again; {again} batch(es) without an answer are."
             )
         return earlier
+
+    def _goes_on(self, batch: BatchRecord) -> bool:
+        """Whether a batch without an answer can be sent again, or asked for, under its own record."""
+        if batch.repeatable or batch.reference:
+            return True
+        actions = {row.action for row in batch.rows}
+        destination = self._connected.destination
+        return all(destination.repeat(self._sync.object, action) is Repeat.WITH_KEY for action in actions)
 
     def _await_answer(self, batch: BatchRecord) -> None:
         """The dead attempt's request must not be repeated, and may take effect until its deadline."""
@@ -232,6 +266,7 @@ class _Write:
             batch.rows,
             0.0,
             batch.deadline,
+            reference=batch.reference,
         )
 
     def _settle(self, row: Row, outcome: Outcome) -> None:
@@ -239,28 +274,17 @@ class _Write:
         self._count((row,), (outcome,))
 
     def _sender(self) -> tuple[Callable[[_Item], None], Callable[[], None]]:
-        sender = Sender(
-            sync=self._sync.name,
-            object_=self._sync.object,
-            match_fields=tuple(self._sync.match),
-            destination=self._connected.destination,
-            account=self._connected.account,
-            ledger=self._ctx.ledger,
-            shard=self._lease,
-            sending=self._sending,
-            told=self._count,
-            retry=self._retry,
-        )
+        sender = Sender(self._sending)
         return lambda item: sender.send(item.action, item.rows, item.continued), sender.close
 
     # Telling
 
     def _count(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
         with self._lock:
-            for row, outcome in zip(rows, outcomes, strict=True):
-                if outcome.status in SUCCEEDED and row.key in self._followed:
-                    self._accepted.add(row.key)
-                self._rejected += outcome.status is Status.REJECTED
+            if self._followed:
+                answered = zip(rows, outcomes, strict=True)
+                self._accepted.update(row.key for row, o in answered if o.status in SUCCEEDED)
+            self._rejected += [outcome.status for outcome in outcomes].count(Status.REJECTED)
             self._done += len(rows)
 
     def _tick(self) -> None:

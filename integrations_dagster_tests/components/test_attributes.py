@@ -6,6 +6,8 @@ import pytest
 
 from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.attributes import YamlComponent
+from integrations_dagster.components.durations import parse_duration
+from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.vocabulary import Misconfigured
 
 TYPES: dict[str, type[YamlComponent]] = {c.__name__: c for c in (Warehouse, Model, Destination, Sync)}
@@ -44,9 +46,28 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Model", "name: two words", "name is wrong: string should match pattern"),
         ("Destination", "timeout: 0", "timeout is wrong: input should be greater than 0"),
         ("Destination", "in_flight: 0", "in_flight is wrong: input should be greater than or equal to 1"),
-        ("Destination", "quota: 5", "quota is not built yet."),
+        ("Destination", "quota: 5", "quota is wrong: input should be a valid list"),
+        ("Destination", "quota: [{requests: 100}]", "quota.0.per is missing"),
+        ("Destination", "quota: [{requests: 0, per: 10s}]", "quota.0.requests is wrong"),
+        ("Destination", "quota: [{requests: 9, per: 0}]", "quota.0.per is wrong: input should be greater than 0"),
+        (
+            "Destination",
+            "quota: [{requests: 9, per: a day}]",
+            'quota.0.per takes seconds, or a number with a unit, as "30',
+        ),
+        ("Destination", "quota: [{requests: 9, window: 10s}]", "quota.0.window is no key here"),
+        ("Destination", "concurrency: 0", "concurrency is wrong: input should be greater than or equal to 1"),
+        ("Destination", "retry: {attempts: 0}", "retry.attempts is wrong"),
+        ("Destination", "retry: {base: 20}", "retry has a cap (15 s) below base (20 s)"),
+        ("Destination", "retry: {base: true}", "retry.base takes seconds"),
+        ("Destination", "request_log: {days: -1}", "request_log.days is wrong"),
+        (
+            "Destination",
+            "request_log: {bodies: some}",
+            "request_log.bodies is wrong: input should be 'failed', 'all' or",
+        ),
         ("Destination", "targets: {}", "targets is wrong"),
-        ("Destination", "targets: {prod: {oauth: x}}", "targets.prod.oauth is not built yet. Built: token, secret."),
+        ("Destination", "targets: {prod: {oauth: x}}", 'targets.prod.oauth is no key here. Did you mean "auth"?'),
         ("Destination", "targets: {prod: {schedules: true}}", "targets.prod lacks base_url"),
         ("Destination", "targets: {prod: {base_url: 'ftp://x'}}", "begins with http:// or https://"),
         ("Destination", "targets: {prod: {base_url: {env: A, vra: B}}}", "vra is no key here"),
@@ -55,13 +76,18 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Destination", "targets: {a: {sandbox: true, secret: {env: A}}}", "has its own secret. Leave that out."),
         (
             "Destination",
-            "targets: {a: {base_url: 'http://x', token: {env: A}}}",
-            "targets.a.token is nothing that",
+            "targets: {a: {base_url: 'http://x', token: {env: A}, auth: {kind: bearer, token: {env: A}}}}",
+            "targets.a has both token and auth",
         ),
         ("Sync", "shards: 33", "shards is wrong: input should be less than or equal to 32"),
         ("Sync", "shards: many", "shards is wrong: input should be a valid integer"),
         ("Sync", "batch: {rows: 0}", "batch.rows is wrong: input should be greater than or equal to 1"),
-        ("Sync", "batch: {bytes: 1000}", "batch.bytes is not built yet. The destination's own limit holds."),
+        ("Sync", "batch: {bytes: 0}", "batch.bytes is wrong: input should be greater than or equal to 1"),
+        ("Sync", "batch: {row_bytes: 1kb}", "batch.row_bytes is wrong: input should be a valid integer"),
+        ("Sync", "rejected: {max_attempts: 0}", "rejected.max_attempts is wrong"),
+        ("Sync", "rejected: {wait: soon}", 'rejected.wait takes seconds, or a number with a unit, as "30s"'),
+        ("Sync", "rejected: {wait: -5}", "rejected.wait takes seconds"),
+        ("Sync", "rejected: {wait: 2d}", "rejected has a longest_wait (86400 s) below wait (172800 s)"),
         ("Sync", "schedule: every day", "schedule is no cron schedule. Write five parts"),
         ("Sync", "schedule: '* * * * * *'", "schedule is no cron schedule"),
         ("Sync", "trigger: always", "trigger is wrong: input should be 'model'"),
@@ -77,8 +103,8 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Sync", "home: warehouse", "home is not built yet."),
         ("Sync", "asset: x", "asset is not built yet. Name a model."),
         ("Sync", "nulls: send", "nulls is not built yet. Nulls are left out."),
-        ("Sync", "in_doubt: skip", "in_doubt is not built yet"),
-        ("Sync", "sensitive: [a]", "sensitive is not built yet"),
+        ("Sync", "in_doubt: skip", "in_doubt is wrong: input should be 'hold', 'verify' or 'resend'"),
+        ("Sync", "sensitive: [a]", "sensitive is not built yet. Mark the field: {column: NAME, sensitive: true}."),
         ("Sync", "cursor: x", "cursor is not built yet"),
         ("Sync", "shard: 2", 'Did you mean "shards"?'),
     ],
@@ -94,11 +120,8 @@ def test_a_mistake_is_named(type_: str, line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        *(
-            (m, f'mode "{m}" is not built yet. Built: upsert, mirror.')
-            for m in ("insert", "update", "delete", "append")
-        ),
-        ("upsrt", 'mode "upsrt" is no mode. Did you mean "upsert"? Known: upsert, mirror.'),
+        *((m, f'mode "{m}" is not built yet. Built: insert, upsert, mirror.') for m in ("update", "delete", "append")),
+        ("upsrt", 'mode "upsrt" is no mode. Did you mean "upsert"? Known: insert, upsert, mirror.'),
     ],
 )
 def test_modes(mode: str, words: str) -> None:
@@ -115,6 +138,7 @@ def test_modes(mode: str, words: str) -> None:
         ("{column: a, value: b}", "fields.name takes either `column` or `value`"),
         ("{}", "fields.name takes either `column` or `value`"),
         ("{value: null}", "fields.name is null"),
+        ("{column: a, sensitive: some}", "fields.name.sensitive is wrong: input should be a valid boolean"),
         ("5", "fields.name takes the name of a column, {column: NAME} or {value: CONSTANT}"),
     ],
 )
@@ -129,8 +153,8 @@ def test_fields(field: str, words: str) -> None:
     [
         ("Warehouse", "postgres", 'kind "postgres" is not built yet. Built: duckdb.'),
         ("Warehouse", "duckbd", 'kind "duckbd" is no kind of warehouse. Did you mean "duckdb"?'),
-        ("Destination", "salesforce", 'kind "salesforce" is not built yet. Built: hubspot, webhook.'),
-        ("Destination", "hubspto", 'Did you mean "hubspot"? Known: hubspot, webhook.'),
+        ("Destination", "salesforce", f'kind "salesforce" is not built yet. Built: {", ".join(sorted(KINDS))}.'),
+        ("Destination", "hubspto", f'Did you mean "hubspot"? Known: {", ".join(sorted(KINDS))}.'),
         ("Destination", "[a]", "is no kind of destination"),
     ],
 )
@@ -193,6 +217,30 @@ def test_constants_stay_what_they_are() -> None:
 def test_shares(text: str, share: float) -> None:
     sync = Sync.resolve_from_yaml(BASE["Sync"] + f"removal_limit: {text}\n")
     assert sync.removal_limit == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("15m", 900), ("24h", 86_400), (" 3 d ", 259_200), ("0", 0), ("'90'", 90)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    sync = Sync.resolve_from_yaml(BASE["Sync"] + f"rejected: {{wait: {text}, longest_wait: 9d}}\n")
+    assert sync.rejected.wait == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1e3", "1 week", "inf", "nan", "1h30m"])
+def test_what_is_no_duration(text: str) -> None:
+    assert parse_duration(text) is None
+
+
+@pytest.mark.parametrize("field", ["name: {column: full_name, sensitive: true}", "other: {column: a, sensitive: true}"])
+def test_a_match_value_is_not_sensitive(field: str) -> None:
+    column = "full_name" if field.startswith("name") else "a"
+    text = BASE["Sync"].replace("name: full_name", field) + f"match: {{name: {column}}}\n"
+    message = wrong("Sync", text)
+    key = field.partition(":")[0]
+    assert message.startswith(f'<string>:7: sync "s1": fields.{key}.sensitive marks what match.name is made from.')
+    assert "hashing of match values is not built yet." in message
 
 
 def test_a_match_value_comes_from_one_column() -> None:

@@ -9,9 +9,9 @@ import dagster as dg
 import pytest
 
 from integrations_dagster.components import Destination, Model, Sync, Warehouse
-from integrations_dagster.components.destination import Target
+from integrations_dagster.components.destination import QuotaKeys, RequestLogKeys, RetryKeys, Target
 from integrations_dagster.components.load import load_definitions, load_project, load_specs
-from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, FieldMapping
+from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, FieldMapping, Rejected
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster_tests.components.project import DESTINATION, FOLDERS, MODEL, SYNC, WAREHOUSE, ProjectFolder
 
@@ -100,6 +100,12 @@ def test_partitions(project: ProjectFolder) -> None:
 
 
 SECOND = SYNC.replace("people_to_hook", "second")
+BOOK = """
+type: integrations_dagster.Destination
+attributes:
+  name: book
+  kind: sandbox_insert
+"""
 
 
 @pytest.mark.parametrize("isolating", [True, False], ids=["load_definitions", "load_from_defs_folder"])
@@ -113,6 +119,41 @@ def test_syncs_with_one_model_and_schedule_share_a_job(project: ProjectFolder, i
     assert selected == {frozenset({"people", "people_to_hook", "second"}), frozenset({"people", "third"})}
     schedules = {s.cron_schedule for s in defs.get_repository_def().schedule_defs}
     assert schedules == {"*/15 * * * *", "0 * * * *"}
+
+
+def test_every_setting_arrives(project: ProjectFolder) -> None:
+    project.write(
+        "book",
+        BOOK
+        + """
+  quota: [{requests: 100, per: 10s}, {requests: 250000, per: 1d}]
+  concurrency: 10
+  retry: {attempts: 7, base: 0.25, cap: 1m}
+  request_log: {days: 30, bodies: all}
+""",
+    )
+    second = SECOND.replace(": hook", ": book").replace("mirror", "insert")
+    second = second.replace("name: full_name", "name: {column: full_name, sensitive: true}")
+    more = """
+  batch: {rows: 50, bytes: 40000, row_bytes: 2000}
+  in_doubt: resend
+  rejected: {max_attempts: 3, wait: 5m, longest_wait: 2h}
+"""
+    project.write("second", second + more)
+    sync = load_project(project.root).sync("second")
+    assert (sync.mode, sync.in_doubt) == (Mode.INSERT, "resend")
+    assert [sync.batch_rows, sync.batch_bytes, sync.row_bytes] == [50, 40_000, 2000]
+    assert (sync.max_attempts, sync.retry_wait, sync.retry_wait_cap) == (3, 300, 7200)
+    assert [(field.target, field.sensitive) for field in sync.fields] == [("name", True), ("source", False)]
+    destination = sync.destination
+    assert [*(destination.quotas or ())] == [(100, 10), (250_000, 86_400)]
+    assert (destination.concurrency, destination.attempts) == (10, 7)
+    assert (destination.backoff, destination.backoff_cap) == (0.25, 60)
+    assert (destination.log_days, destination.log_bodies) == (30, "all")
+    project.write("second", second.replace(", sensitive: true", "") + more)
+    open_ = load_project(project.root).sync("second")
+    # A mark changes nothing of what is sent, so that no row is mapped anew.
+    assert open_.mapping_digest == sync.mapping_digest
 
 
 def test_dagsters_own_keys_work_beside_ours(project: ProjectFolder) -> None:
@@ -190,6 +231,32 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         SECOND + "  batch: {rows: 1000000}\n",
         "defs.yaml",
         ["defs.yaml:12", 'sync "second"', "batch.rows is 1000000", "at the most"],
+    ),
+    "never_in_doubt": (
+        SECOND + "  in_doubt: hold\n",
+        "defs.yaml",
+        [
+            "defs.yaml:12",
+            'sync "second"',
+            "in_doubt has no meaning: in mode mirror",
+            "may be repeated",
+            "Leave it out.",
+        ],
+    ),
+    "no_look_up": (
+        "---".join([BOOK, SECOND.replace(": hook", ": book").replace("mirror", "insert") + "  in_doubt: verify\n"]),
+        "defs.yaml",
+        ['sync "second"', "in_doubt is verify, but", "cannot look up people without `match`", "Write hold or resend."],
+    ),
+    "real_account": (
+        BOOK + "  targets: {prod: {base_url: https://book.example}}\n",
+        "defs.yaml",
+        ["defs.yaml:5", 'destination "book"', "targets.prod is a real account", "`prod: {sandbox: true}`"],
+    ),
+    "sensitive_key": (
+        SECOND.replace("name: full_name", "name: {column: person_id, sensitive: true}"),
+        "defs.yaml",
+        ["defs.yaml:9", 'sync "second"', "fields.name.sensitive marks the column 'person_id'", "in the primary key"],
     ),
     "python": ("x = 1\nraise RuntimeError('boom')\n", "mine.py", ["mine.py:2", "RuntimeError", "boom"]),
     "syntax": ("x = 1\ndef f(:\n", "mine.py", ["mine.py:2", "SyntaxError"]),
@@ -337,8 +404,12 @@ def test_the_documentation_names_every_key() -> None:
         Destination,
         Sync,
         Target,
+        QuotaKeys,
+        RetryKeys,
+        RequestLogKeys,
         FieldMapping,
         BatchKeys,
+        Rejected,
         FailWhen,
         Alerts,
         AlertWhen,

@@ -35,20 +35,28 @@ def drive(destination: Destination, flow: Flow[T], answers: Sequence[Response]) 
     requests: list[Request] = []
     left = list(answers)
     try:
-        request = next(flow)
+        step = next(flow)
         while True:
-            request = destination.sign(request)
+            assert isinstance(step, Request), "these flows are made of requests alone"
+            request = destination.sign(step)
             requests.append(request)
             check_request(request)
             assert left, f"an unexpected request: {request.method} {request.path}"
             response = left.pop(0)
             check_response(request, response)
             destination.classify(request, response)
-            request = flow.send(response)
+            step = flow.send(response)
     except StopIteration as end:
         assert not left, f"{len(left)} answers were not asked for"
         result: T = end.value
         return result, requests
+
+
+def first(flow: Flow[Any]) -> Request:
+    """The first step of a flow, which is a request."""
+    step = next(flow)
+    assert isinstance(step, Request)
+    return step
 
 
 def body_of(request: Request) -> Any:

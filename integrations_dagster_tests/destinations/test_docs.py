@@ -7,13 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from integrations_dagster.destinations import hubspot, hubspot_errors, webhook
+from integrations_dagster.destinations import hubspot, hubspot_errors, sandbox_base, webhook
 from integrations_dagster.destinations.error_table import ErrorEntry, markdown
+from integrations_dagster.destinations.registry import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs" / "destinations"
 
 
-@pytest.mark.parametrize(("page", "table"), [("hubspot.md", hubspot_errors.TABLE), ("webhook.md", webhook.TABLE)])
+@pytest.mark.parametrize(
+    ("page", "table"),
+    [
+        ("hubspot.md", hubspot_errors.TABLE),
+        ("webhook.md", webhook.TABLE),
+        ("sandbox_insert.md", sandbox_base.TABLE),
+        ("sandbox_jobs.md", sandbox_base.TABLE),
+    ],
+)
 def test_the_error_table_of_the_page_is_the_one_that_decides(page: str, table: Sequence[ErrorEntry]) -> None:
     shown = [
         line for line in (DOCS / page).read_text().splitlines() if line.startswith("| ") and "what it means" in line
@@ -28,3 +37,14 @@ def test_the_error_table_of_the_page_is_the_one_that_decides(page: str, table: S
 def test_the_pages_name_the_limits_in_force() -> None:
     assert f"{hubspot.MAX_ROWS} rows and {hubspot.MAX_BYTES:,} bytes" in (DOCS / "hubspot.md").read_text()
     assert f"{webhook.MAX_ROWS} rows and {webhook.MAX_BYTES:,} bytes" in (DOCS / "webhook.md").read_text()
+    for page in ("sandbox_insert.md", "sandbox_jobs.md"):
+        assert f"{sandbox_base.MAX_BYTES:,} bytes" in (DOCS / page).read_text()
+
+
+def test_every_kind_has_a_page_that_names_it_and_its_modes() -> None:
+    pages = {page.stem: page.read_text() for page in DOCS.glob("*.md")}
+    for name, kind in KINDS.items():
+        page = pages[name.removesuffix("_keyed")]
+        assert name in page
+        for mode in kind.modes:
+            assert f"`{mode.value}`" in page, f"{name}: {mode.value}"

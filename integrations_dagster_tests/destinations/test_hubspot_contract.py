@@ -11,11 +11,13 @@ import pytest
 
 from integrations_dagster.destinations.base import Response
 from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.vocabulary import Action, Change, Row, Status
 from integrations_dagster_tests.destinations.flows import (
     CHECKED,
     batch,
     batch_answer,
+    body_of,
     drive,
     invalid_email,
     not_found,
@@ -66,13 +68,14 @@ def _rows(rng: random.Random, action: Action) -> list[Row]:
 def _answers(rng: random.Random, rows: list[Row], action: Action) -> tuple[list[Response], list[Status]]:
     bad = [rng.random() < 0.2 for _ in rows]
     if action is not Action.DELETE:
-        done = Status.CREATED if action is Action.UPSERT else Status.UPDATED
+        done = Status.UPDATED if action is Action.UPDATE else Status.CREATED
         new = True if action is Action.UPSERT else None
         results = [result(r, new=new, id_=r.destination_id or "") for r, b in zip(rows, bad, strict=True) if not b]
         errors = [invalid_email(r) for r, b in zip(rows, bad, strict=True) if b]
         rng.shuffle(results)
         rng.shuffle(errors)
-        return [batch_answer(results, errors)], [Status.REJECTED if b else done for b in bad]
+        status = 201 if action is Action.CREATE and not errors else None
+        return [batch_answer(results, errors, status)], [Status.REJECTED if b else done for b in bad]
     asked = [(r, b) for r, b in zip(rows, bad, strict=True) if r.destination_id is None]
     answers = []
     if asked:
@@ -98,4 +101,5 @@ def test_generated_batches_fit_the_vendors_schema(seed: int, action: Action, obj
         outcomes, requests = drive(HUBSPOT, HUBSPOT.deliver(batch(rows, object_=object_, match=(match,))), answers)
         assert [o.status for o in outcomes] == expected
         assert all(r.path.startswith(f"/crm/v3/objects/{object_}/batch/") for r in requests)
+        assert all(r.body == canonical_json(body_of(r)) for r in requests)
     assert CHECKED.total() - before >= BATCHES

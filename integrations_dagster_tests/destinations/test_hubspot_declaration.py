@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from integrations_dagster.destinations.base import AccountLimits, Quota, Repeat, Response
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 
@@ -20,9 +21,14 @@ HUBSPOT = HubSpot()
     ("object_", "match"),
     [("contacts", "email"), ("contacts", "customer_ref"), ("companies", "company_ref")],
 )
-@pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.MIRROR])
+@pytest.mark.parametrize("mode", [Mode.INSERT, Mode.UPSERT, Mode.MIRROR])
 def test_good_syncs_are_accepted(object_: str, match: str, mode: Mode) -> None:
     HUBSPOT.check(object_, mode, [match], [match, "firstname", "hs_lead_status", "hs_language"])
+
+
+def test_an_insert_needs_no_match() -> None:
+    HUBSPOT.check("contacts", Mode.INSERT, [], ["email", "firstname"])
+    HUBSPOT.check("companies", Mode.INSERT, ["company_ref"], ["name"])
 
 
 @pytest.mark.parametrize(
@@ -30,7 +36,10 @@ def test_good_syncs_are_accepted(object_: str, match: str, mode: Mode) -> None:
     [
         ("contact", Mode.UPSERT, ["email"], [], "Did you mean 'contacts'?"),
         ("tickets", Mode.UPSERT, ["id"], [], "contacts, companies"),
-        ("contacts", Mode.APPEND, ["email"], [], "mirror, upsert"),
+        ("contacts", Mode.APPEND, ["email"], [], "insert, mirror, upsert"),
+        ("contacts", Mode.INSERT, ["email", "phone"], [], "2 are given (email, phone)"),
+        ("companies", Mode.INSERT, ["domain"], [], "does not deduplicate companies by domain"),
+        ("contacts", Mode.INSERT, [], ["createdate"], "only HubSpot writes createdate"),
         ("contacts", Mode.UPSERT, [], [], "none is given"),
         ("contacts", Mode.UPSERT, ["email", "phone"], [], "2 are given (email, phone)"),
         ("contacts", Mode.UPSERT, ["phone"], [], "two records may have the same value"),
@@ -115,10 +124,42 @@ def test_a_subclass_is_encoded_as_its_base() -> None:
     assert HUBSPOT.encode(Money("1.10")) == "1.10"
 
 
-def test_limits_normalization_and_repeatability() -> None:
+def test_limits_and_normalization() -> None:
     for action in Action:
         assert HUBSPOT.limits("contacts", action).rows == 100
-        assert HUBSPOT.repeatable("contacts", action)
     assert HUBSPOT.match_normalization("contacts", "email") == "trim_lower"
     assert HUBSPOT.match_normalization("contacts", "customer_ref") == "trim"
     assert HUBSPOT.match_normalization("companies", "company_ref") == "trim"
+
+
+def test_only_a_create_must_not_be_repeated() -> None:
+    assert {action: HUBSPOT.repeat("contacts", action) for action in Action} == {
+        Action.CREATE: Repeat.NEVER,
+        Action.UPSERT: Repeat.ALWAYS,
+        Action.UPDATE: Repeat.ALWAYS,
+        Action.DELETE: Repeat.ALWAYS,
+    }
+
+
+def test_the_account_is_held_to_the_lowest_published_limit_until_it_says_more() -> None:
+    assert HUBSPOT.account_limits() == AccountLimits((Quota(100, 10.0),))
+
+
+def test_a_row_in_doubt_is_looked_up_by_one_unique_property_only() -> None:
+    assert HUBSPOT.can_verify("contacts", ["email"])
+    assert HUBSPOT.can_verify("companies", ["company_ref"])
+    for match in ([], ["phone"], ["email", "customer_ref"]):
+        assert not HUBSPOT.can_verify("contacts", match)
+
+
+@pytest.mark.parametrize(
+    ("reply", "request_id"),
+    [
+        (Response(200, {"x-hubspot-correlation-id": "h-1"}, b'{"correlationId": "b-1"}'), "h-1"),
+        (Response(400, {}, b'{"correlationId": "b-1"}'), "b-1"),
+        (Response(200, {}, b"{}"), ""),
+        (Response(502, {}, b"<html>"), ""),
+    ],
+)
+def test_hubspots_own_id_of_a_request(reply: Response, request_id: str) -> None:
+    assert HUBSPOT.request_id(reply) == request_id

@@ -131,7 +131,7 @@ def test_an_answer_after_giving_up_is_late_even_when_the_record_was_cleared(ledg
     (late,) = ledger.closed_after(STATE, 1)
     assert late.status is BatchStatus.LATE
     assert late.rows == rows("a")
-    assert late.number == 2
+    assert late.number == 3
 
 
 def test_numbers_follow_commits_and_are_never_used_twice(ledger: Ledger) -> None:

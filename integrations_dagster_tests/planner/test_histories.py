@@ -79,6 +79,7 @@ def end_state(history: list[tuple[Model, list[Fate], bool]], last: Model, *, mir
         try:
             play(world, history)
             for attempt in range(3):
+                world.time += 100_000  # whatever waits may be tried
                 result = world.run(last)
                 note(f"final {attempt}: {result.counts} {world.crm.records}")
                 if not result.shards:
@@ -90,5 +91,82 @@ def end_state(history: list[tuple[Model, list[Fate], bool]], last: Model, *, mir
                 assert held == accepted(last)
             else:
                 assert {email: held.get(email) for email in accepted(last)} == accepted(last)
+        finally:
+            world.close()
+
+
+LOOKS = st.lists(st.tuples(models(), fates, st.sampled_from(("", "late", "look up"))), min_size=1, max_size=5)
+
+
+@settings(RUN, max_examples=6)
+@given(LOOKS, models())
+def test_an_insert_that_must_not_be_repeated_doubles_nothing_and_names_what_is_in_doubt(
+    history: list[tuple[Model, list[Fate], str]], last: Model
+) -> None:
+    inserted(history, last, repeatable=False)
+
+
+@settings(RUN, max_examples=6)
+@given(LOOKS, models())
+def test_an_insert_that_may_be_repeated_loses_and_doubles_nothing(
+    history: list[tuple[Model, list[Fate], str]], last: Model
+) -> None:
+    inserted([(model, fates, "late" if step else "") for model, fates, step in history], last, repeatable=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(RUN, max_examples=200, derandomize=False, print_blob=True)
+@given(LOOKS, models(), st.booleans())
+def test_long_inserts(history: list[tuple[Model, list[Fate], str]], last: Model, repeatable: bool) -> None:
+    if repeatable:
+        history = [(model, fates, "late" if step else "") for model, fates, step in history]
+    inserted(history, last, repeatable=repeatable)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(RUN, max_examples=100, derandomize=False, print_blob=True)
+@given(HISTORY, st.booleans())
+def test_long_rows_in_doubt_are_those_without_an_answer(
+    history: list[tuple[Model, list[Fate], bool]], mirror: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), mirror=mirror, repeatable=False)
+        try:
+            for model, happenings, late in history:
+                if late:
+                    world.answer_late()
+                world.run(model, fate_of(happenings))
+                note(f"{model} {happenings} -> {world.crm.records} without answer {world.unanswered}")
+            assert {doubt.key for doubt in world.settle()} == world.unanswered
+        finally:
+            world.close()
+
+
+def inserted(history: list[tuple[Model, list[Fate], str]], last: Model, *, repeatable: bool) -> None:
+    last = {key: (email, "ok" if name == REJECTED_NAME else name) for key, (email, name) in last.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder), creates=True, repeatable=repeatable)
+        try:
+            for model, happenings, step in history:
+                if step == "late":
+                    world.answer_late()
+                elif step == "look up":
+                    world.look_up()
+                world.run(model, fate_of(happenings))
+                note(f"{model} {happenings} {step} -> {world.crm.created} without answer {world.unanswered}")
+            for _ in range(3):
+                world.time += 100_000
+                result = world.run(last)
+                if not result.shards:
+                    break
+            else:
+                raise AssertionError(f"still something to send after three quiet runs: {result.counts}")
+            doubtful = {doubt.key for doubt in world.settle()}
+            assert doubtful == (set() if repeatable else world.unanswered)
+            made = {key: len(ids) for key, ids in world.crm.created.items()}
+            assert all(count <= 1 for count in made.values()), made
+            assert {key for key, (email, _) in last.items() if email} <= set(made) | doubtful
         finally:
             world.close()

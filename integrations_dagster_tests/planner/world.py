@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import Lease
-from integrations_dagster.ledger.store import Ledger, OpenBatch
+from integrations_dagster.ledger.store import Ledger
+from integrations_dagster.ledger.writing import OpenBatch
 from integrations_dagster.planner.candidates import Settings
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.held import DEFAULT_SPACING, Doubt, Spacing, doubts
 from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home
-from integrations_dagster.vocabulary import Action, Change, Outcome, Status, Traffic, Worker
+from integrations_dagster.vocabulary import ABSENT, Action, Change, Outcome, Status, Traffic, Worker
 
 WORKER = Worker("here", 1, 1.0)
 STATE = "contacts@crm"
@@ -48,6 +51,10 @@ class Crm:
 
     records: dict[str, tuple[str, str]] = field(default_factory=dict)
     writes: int = 0
+    created: dict[str, list[str]] = field(default_factory=dict)
+    """Ids of the records that a primary key's creations made, in order."""
+    once: bool = False
+    """Whether a second creation under one primary key makes no second record."""
     merged: dict[str, str] = field(default_factory=dict)
     """Match values that lead to a record under another one, as a merged contact's second email does."""
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -65,6 +72,12 @@ class Crm:
         if name == REJECTED_NAME:
             return Outcome(Status.REJECTED, None, "BAD_NAME", "The name is not accepted.")
         self.writes += 1
+        if row.action is Action.CREATE:
+            made = self.created.setdefault(row.key, [])
+            if not (made and self.once):
+                made.append(str(next(self._ids)))
+                self.records[made[-1]] = (row.match, name)
+            return Outcome(Status.CREATED, made[-1])
         found = self._id_of(row.match)
         if row.action is Action.UPSERT:
             target = found or str(next(self._ids))
@@ -87,17 +100,39 @@ class Crm:
 
 
 class World:
-    """A sync of (key, email, name) rows."""
+    """A sync of (key, email, name) rows.
 
-    def __init__(self, folder: Path, *, mirror: bool, batch_rows: int = 2, removal_limit: float = 1.0) -> None:
+    Args:
+        mirror: Mode mirror.
+        creates: Mode insert.
+        repeatable: Whether requests may be repeated; else rows whose answer is lost are in doubt.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mirror: bool = False,
+        creates: bool = False,
+        repeatable: bool = True,
+        batch_rows: int = 2,
+        removal_limit: float = 1.0,
+        spacing: Spacing = DEFAULT_SPACING,
+    ) -> None:
         self.folder = folder
         self.mirror = mirror
+        self.creates = creates
+        self.repeatable = repeatable
+        self.spacing = spacing
         self.batch_rows = batch_rows
         self.removal_limit = removal_limit
         self.time = 1000.0
         self.ledger = Ledger.open(folder, clock=lambda: self.time)
         self.home = Home(folder / "home")
-        self.crm = Crm()
+        self.crm = Crm(once=repeatable)
+        self.unanswered: set[str] = set()
+        """Keys that were sent by a request without an answer."""
+        self.resends = False
         self.late: list[tuple[OpenBatch, tuple[Outcome, ...]]] = []
         self.runs = 0
 
@@ -105,9 +140,16 @@ class World:
         self.ledger.close()
 
     def run(
-        self, model: Mapping[str, tuple[str | None, str]], fate: Callable[[int], Fate] = lambda _index: Fate.ANSWERED
+        self,
+        model: Mapping[str, tuple[str | None, str]],
+        fate: Callable[[int], Fate] = lambda _index: Fate.ANSWERED,
+        **changes: Any,
     ) -> Diff:
-        """One run: fold, plan, deliver each batch to its fate; then fold, unless the run died."""
+        """One run: fold, plan, deliver each batch to its fate; then fold, unless the run died.
+
+        Args:
+            changes: To the settings of this run.
+        """
         self.runs += 1
         run_id = f"run-{self.runs}"
         lease = self.ledger.acquire(STATE, run_id, WORKER, alive=lambda _holder: False)
@@ -115,7 +157,14 @@ class World:
         self.ledger.give_up_expired(STATE)
         self.fold(lease)
         folder = self.home.plan_folder(run_id)
-        result = diff(self.home, self.home.manifest(), self.source(model), self.settings(), folder)
+        settings = replace(self.settings(), **changes)
+        result = diff(self.home, self.home.manifest(), self.source(model), settings, folder)
+        assert result.counts.adds_up(), result.counts
+        assert sum(result.held.values()) == result.counts.held, result
+        assert sum(rows for _, rows in result.shards) == (
+            result.counts.added + result.counts.changed + result.counts.removed
+        )
+        self.resends = settings.resend_in_doubt or (settings.release is not None and settings.release.in_doubt)
         if self._deliver(lease, result, fate):
             self.fold(lease)
             self.ledger.release(lease)
@@ -124,7 +173,8 @@ class World:
     def fold(self, lease: Lease) -> None:
         before = self.home.manifest()
         self.home.folder.mkdir(parents=True, exist_ok=True)
-        folded = fold(self.home, self.ledger.closed_after(STATE, before.last_number), now=self.time)
+        batches = self.ledger.closed_after(STATE, before.last_number)
+        folded = fold(self.home, batches, now=self.time, spacing=self.spacing)
         with self.ledger.guarded(lease):
             self.home.swap(folded.manifest)
         self.ledger.clear(STATE, folded.manifest.last_number, lease)
@@ -136,7 +186,48 @@ class World:
         """All answers that are still on their way arrive."""
         for batch, outcomes in self.late:
             self.ledger.complete_batch(batch, outcomes, Traffic())
+            self.unanswered -= {row.key for row in batch.rows}
         self.late.clear()
+
+    def settle(self) -> list[Doubt]:
+        """Give up what has no answer; returns the rows in doubt."""
+        self.runs += 1
+        lease = self.ledger.acquire(STATE, f"run-{self.runs}", WORKER, alive=lambda _holder: False)
+        self.time += 100
+        self.ledger.give_up_expired(STATE)
+        self.fold(lease)
+        self.ledger.release(lease)
+        return doubts(self.home, self.home.manifest())
+
+    def look_up(self) -> None:
+        """Ask the destination for each row in doubt that was to be created, and record what it says."""
+        found = self.settle()
+        lease = self.ledger.acquire(STATE, f"run-{self.runs}-look-up", WORKER, alive=lambda _holder: False)
+        shard = self.ledger.begin_shard(lease, 0, WORKER)
+        for doubt in found:
+            made = self.crm.created.get(doubt.key)
+            outcome = Outcome(Status.CREATED, made[-1]) if made else Outcome(Status.UNSENT, code=ABSENT)
+            row = SentRow(
+                0,
+                doubt.key,
+                doubt.match,
+                Change.ADDED,
+                doubt.action or Action.CREATE,
+                doubt.partition,
+                doubt.destination_id,
+                doubt.source_digest,
+                doubt.payload_digest,
+            )
+            self.ledger.settle(shard, (row,), (outcome,), doubt.reference)
+            self.unanswered.discard(doubt.key)
+        self.fold(lease)
+        self.ledger.release(lease)
+
+    def held(self) -> dict[str, dict[str, Any]]:
+        """The held rows by key."""
+        name = self.home.manifest().held
+        rows = pq.read_table(self.home.folder / name).to_pylist() if name else []
+        return {row["key"]: row for row in rows}
 
     def source(self, model: Mapping[str, tuple[str | None, str]]) -> Source:
         path = self.folder / f"model-{self.runs}.parquet"
@@ -151,7 +242,15 @@ class World:
         return Source({"": [path]}, ("key",), ("email",), ("trim_lower",), ("email", "name"), "m1")
 
     def settings(self) -> Settings:
-        return Settings("contacts", self.mirror, removal_limit=self.removal_limit, shards=3, shard_rows=3)
+        return Settings(
+            "contacts",
+            self.mirror,
+            removal_limit=self.removal_limit,
+            shards=3,
+            shard_rows=3,
+            creates=self.creates,
+            now=self.time,
+        )
 
     def _deliver(self, lease: Lease, result: Diff, fate: Callable[[int], Fate]) -> bool:
         index = 0
@@ -159,7 +258,14 @@ class World:
             shard = self.ledger.begin_shard(lease, number, WORKER)
             accepted: set[str] = set()
             for rows, names in self._batches(path, accepted):
-                batch = self.ledger.open_batch(shard, rows, idempotency_key="k", repeatable=True, timeout=10)
+                keys = {row.key for row in rows}
+                if not self.repeatable and not self.resends:
+                    assert not keys & self.unanswered, "a row in doubt was sent again"
+                reference = f"{lease.run_id}-{index}"
+                batch = self.ledger.open_batch(
+                    shard, rows, idempotency_key=reference, repeatable=self.repeatable, timeout=10
+                )
+                self.unanswered |= keys
                 what = fate(index)
                 index += 1
                 if what is Fate.DIED:
@@ -171,6 +277,7 @@ class World:
                     self.late.append((batch, outcomes))
                 elif what is Fate.ANSWERED:
                     self.ledger.complete_batch(batch, outcomes, Traffic())
+                    self.unanswered -= keys
                     accepted |= {r.key for r, o in zip(rows, outcomes, strict=True) if o.status != Status.REJECTED}
         return True
 

@@ -125,6 +125,43 @@ def test_answers_that_cannot_be_read_although_the_rows_are_in(api: Api, sandbox:
     assert sorted(emails(sandbox)) == ["a@example.com", "b@example.com", "c@example.com"]
 
 
+@pytest.mark.parametrize(("status", "location"), [(307, None), (302, "http://other.invalid/crm")])
+def test_a_redirect_to_another_host(api: Api, sandbox: SandboxClient, status: int, location: str | None) -> None:
+    given = {} if location is None else {"status": status, "location": location}
+    one(sandbox, {"kind": "redirect", **given})
+    answer = api.call("POST", "/crm/v3/objects/contacts/batch/upsert", {"inputs": []}, allow_redirects=False)
+    assert answer.status_code == status
+    assert answer.headers["location"] == (location or "https://elsewhere.invalid/")
+    assert emails(sandbox) == []
+
+
+def test_an_answer_without_end(api: Api, sandbox: SandboxClient) -> None:
+    body = {"inputs": [upsert_input("a@example.com")]}
+    one(sandbox, {"kind": "endless", "seconds": 0.001})
+    with api.call("POST", "/crm/v3/objects/contacts/batch/upsert", body, stream=True, timeout=5) as answer:
+        assert answer.status_code == 200
+        pieces = answer.iter_content(64)
+        assert len(b"".join(next(pieces) for _ in range(50))) > 2000
+    one(sandbox, {"kind": "endless", "bytes": 1_000_000, "seconds": 0, "applied": False})
+    with api.call("POST", "/crm/v3/objects/contacts/batch/upsert", body, stream=True, timeout=5) as answer:
+        assert len(answer.raw.read(20_000_000)) == 20_000_000
+    assert emails(sandbox) == ["a@example.com"]
+    # The server is rid of both.
+    assert api.upsert("b@example.com").status_code == 200
+
+
+def test_a_head_that_trickles_outlasts_the_timeout_of_each_read(api: Api, sandbox: SandboxClient) -> None:
+    one(sandbox, {"kind": "slow_head", "seconds": 1.0})
+    begin = time.monotonic()
+    # Each byte comes long before this timeout, which bounds single waits only.
+    assert api.call("POST", "/crm/v3/objects/contacts/batch/upsert", {"inputs": []}, timeout=0.5).status_code == 200
+    assert time.monotonic() - begin >= 1.0
+    one(sandbox, {"kind": "slow_head", "seconds": 1000.0, "applied": False})
+    with pytest.raises(requests.Timeout):
+        api.call("POST", "/crm/v3/objects/contacts/batch/upsert", {"inputs": []}, timeout=0.3)
+    assert api.upsert("b@example.com").status_code == 200
+
+
 @pytest.mark.parametrize("applied", [False, True])
 def test_a_success_that_says_nothing(api: Api, sandbox: SandboxClient, applied: bool) -> None:
     one(sandbox, {"kind": "empty", "applied": applied})

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ import requests
 from integrations_dagster.delivery.engine import RetrySettings
 from integrations_dagster.ledger.leases import Holder
 from integrations_dagster.ledger.store import Ledger
+from integrations_dagster.planner.held import doubts
+from integrations_dagster.planner.state import Home
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
+from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.plan import PlanOptions, plan
 from integrations_dagster.sync.query import run_query
@@ -93,7 +96,9 @@ class Bench:
         )
         return dataclasses.replace(spec, **changes)
 
-    def context(self, run_id: str | None = None) -> RunContext:
+    def context(
+        self, run_id: str | None = None, alive: Callable[[Holder], bool] = lambda holder: is_alive(holder)
+    ) -> RunContext:
         return RunContext(
             storage=self.folder,
             ledger=self.ledger,
@@ -147,6 +152,12 @@ class Bench:
         assert sum(report.outcomes.values()) == report.candidates, report.outcomes
         return report
 
+    def doubtful(self, sync: SyncSpec) -> list[str]:
+        """Keys of the rows in doubt."""
+        ctx = self.context()
+        home = Home.of(self.folder, sync.name, identify(sync, ctx, connect_account(sync, ctx)))
+        return [doubt.key for doubt in doubts(home, home.manifest())]
+
     def delete_record(self, object_: str, record: str) -> None:
         """Delete a record as a person would at HubSpot."""
         answer = requests.delete(
@@ -164,7 +175,7 @@ class Bench:
         }
 
 
-def alive(holder: Holder) -> bool:
+def is_alive(holder: Holder) -> bool:
     """Whether the holder's process lives."""
     with suppress(psutil.Error):
         return abs(psutil.Process(holder.worker.pid).create_time() - holder.worker.started) < 1 and (

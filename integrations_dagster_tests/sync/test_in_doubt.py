@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from integrations_dagster.destinations import registry
+from integrations_dagster.destinations.base import Repeat
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import Lease
@@ -23,8 +24,8 @@ COLUMNS = {"id": "INTEGER", "name": "VARCHAR"}
 class Letters(Webhook):
     """A receiver that prints a letter for every row it is sent, however often."""
 
-    def repeatable(self, object_: str, action: Action) -> bool:
-        return False
+    def repeat(self, object_: str, action: Action) -> Repeat:
+        return Repeat.NEVER
 
 
 @pytest.fixture

@@ -374,4 +374,4 @@ def test_every_request_is_counted(bench: Bench, model: ModelSpec) -> None:
     report = bench.run(bench.contacts(model))
     assert report.outcomes[Status.REJECTED] == 1
     assert report.traffic.requests == len(bench.client.received())
-    assert report.traffic.errors["poisoned_batch"] > 5
+    assert report.traffic.errors["poisoned_batch"] >= 3

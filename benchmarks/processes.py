@@ -1,0 +1,161 @@
+"""The processes of a measurement: how they are made, what they cost, and that none outlives it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psutil
+
+from integrations_dagster.vocabulary import Worker
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 1800.0
+"""Seconds that a process may take."""
+
+
+def this_process() -> Worker:
+    process = psutil.Process()
+    return Worker(socket.gethostname(), process.pid, process.create_time())
+
+
+def forkserver() -> ForkServerContext:
+    """Processes as the default executor makes them: forked from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.baselines", "benchmarks.runs"])
+    return context
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process so far, its threads included."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def peak_memory(pid: int | str = "self") -> float:
+    """Peak resident memory of a process so far, in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""A function, its arguments, its named arguments."""
+
+
+def in_processes(calls: Sequence[Call]) -> list[Any]:
+    """Call functions at once, each in a process of its own; returns their results in order.
+
+    Raises:
+        RuntimeError: A process died or its function raised; the others are ended.
+    """
+    context = forkserver()
+    started = []
+    try:
+        for function, arguments, named in calls:
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_call, args=(sender, function, arguments, named))
+            process.start()
+            sender.close()
+            started.append((process, receiver))
+        results = []
+        for _process, receiver in started:
+            if not receiver.poll(LONGEST):
+                raise RuntimeError(f"A process has not ended within {LONGEST:g} s.")
+            try:
+                fine, result = receiver.recv()
+            except EOFError:
+                fine, result = False, "A process died."
+            if not fine:
+                raise RuntimeError(result)
+            results.append(result)
+        return results
+    except BaseException:
+        for process, _receiver in started:
+            process.kill()
+        raise
+    finally:
+        for process, receiver in started:
+            receiver.close()
+            process.join()
+
+
+def _call(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        sender.send((True, function(*arguments, **named)))
+    except BaseException:  # noqa: BLE001 (told to the process that waits)
+        sender.send((False, traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as an error does, so that what it started and wrote is cleaned up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+class Server:
+    """A running stand-in server."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self.pid = pid
+
+    def control(self, **settings: Any) -> dict[str, Any]:
+        """Change settings, and forget the counts where `reset=True`; returns the counts from before."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("POST", "/control", json.dumps(settings))
+            told: dict[str, Any] = json.loads(connection.getresponse().read())
+            return told
+        finally:
+            connection.close()
+
+
+@contextmanager
+def serving(**settings: Any) -> Iterator[Server]:
+    """A stand-in server in a process of its own; see `server.Settings`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        server = Server(int(process.stdout.readline()), process.pid)
+        server.control(**settings)
+        yield server
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def temporary() -> Iterator[str]:
+    """A folder that ends with the block."""
+    folder = tempfile.mkdtemp(prefix="integrations-benchmark-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,131 @@
+"""How fast an account may be asked where no quota is published, or the published one does not hold: learned.
+
+Pure: times come in as arguments. The rate grows while nothing is refused, quickly where no ceiling is known, slowly
+near one; it falls to 0.9 of what was accepted when the destination throttles. (Halving it uses three quarters of a
+quota.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+FALL = 0.9
+"""The new rate, as a share of the accepted one, after a refusal."""
+FAST = 0.20
+"""Growth per second while no ceiling is known."""
+NEAR = 0.97
+"""The share of a known ceiling up to which the rate grows fast."""
+CREEP = 0.002
+"""Growth per second from there on: a quarter of a minute from `NEAR` to the ceiling; halved each time that the ceiling
+is confirmed."""
+SAME = 0.05
+"""How far, as a share, two ceilings may differ to confirm each other."""
+FORGET = 60.0
+"""Seconds without use after which the ceiling is tried again as if it had never been confirmed."""
+BEYOND = 1.05
+"""Above this share of the ceiling without a refusal, the ceiling is forgotten: the account's limit was raised."""
+SETTLED = 1.0
+"""Seconds at a rate after which a refusal says that it is too high; sooner, it is the echo of an earlier burst."""
+LONGEST_GAP = 1.0
+"""Seconds between two grants that count as use of the rate; a rate that nobody uses does not grow."""
+FIRST_BLOCK = 0.1
+"""Seconds of silence after a refusal that does not say how long to wait; doubled while refusals follow each other."""
+LONGEST_BLOCK = 30.0
+CALM = 2.0
+"""Seconds without a refusal after which the next one is a new event, not a consequence of the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The learned pace of one account.
+
+    Attributes:
+        rate: Requests per second; None while nothing was ever refused.
+        ceiling: The rate at which the destination last refused, or None.
+        arrival: Theoretical arrival time of the next request (GCRA without burst), seconds since the epoch.
+        paced_since: Since when the rate has been in force.
+        granted: Requests granted while there was a rate.
+        reduced_at: `granted` when the rate was last reduced: refusals of earlier requests say nothing new.
+        events: Refusals in a row, each soon after the other.
+        last_event: Time of the last refusal.
+        last_grant: Time for which the last request was granted.
+        confirmed: How often the ceiling was met again.
+    """
+
+    rate: float | None = None
+    ceiling: float | None = None
+    arrival: float = 0.0
+    paced_since: float = 0.0
+    granted: int = 0
+    reduced_at: int = 0
+    events: int = 0
+    last_event: float = 0.0
+    last_grant: float = 0.0
+    confirmed: int = 0
+
+    def grant(self, earliest: float) -> tuple[float, Pace]:
+        """When the next request may be sent, at `earliest` or later, and the pace after it."""
+        if self.rate is None:
+            return earliest, self
+        at = max(earliest, self.arrival)
+        idle = at - self.last_grant
+        rate, ceiling = self._grown(min(max(idle, 0.0), LONGEST_GAP))
+        return at, replace(
+            self,
+            rate=rate,
+            ceiling=ceiling,
+            arrival=at + 1 / rate,
+            granted=self.granted + 1,
+            last_grant=at,
+            confirmed=0 if idle > FORGET else self.confirmed,
+        )
+
+    def _grown(self, seconds: float) -> tuple[float, float | None]:
+        assert self.rate is not None
+        if self.ceiling is None:
+            return self.rate * (1 + FAST * seconds), None
+        if self.rate > BEYOND * self.ceiling:
+            return self.rate, None
+        near = NEAR * self.ceiling
+        if self.rate < near:
+            return min(self.rate * (1 + FAST * seconds), near), self.ceiling
+        return self.rate * (1 + CREEP / 2**self.confirmed * seconds), self.ceiling
+
+    def refused(self, now: float, serial: int, last_second: int, lately: float) -> tuple[float, Pace]:
+        """The destination throttled a request.
+
+        Args:
+            now: Seconds since the epoch.
+            serial: `granted` when that request was granted.
+            last_second: Requests that the account accepted during the last second. No destination counts in a shorter
+                window, so this is its limit where it counts in seconds, or is paced evenly.
+            lately: Requests per second that it accepted over a longer time.
+
+        Returns:
+            Seconds of silence where the answer names none, and the pace from now on.
+        """
+        if self.rate is not None and serial <= self.reduced_at:
+            return 0.0, self  # an echo: sent before the rate was reduced
+        events = self.events + 1 if now - self.last_event < CALM else 1
+        block = min(FIRST_BLOCK * 2 ** (events - 1), LONGEST_BLOCK)
+        ceiling, confirmed = self.ceiling, self.confirmed
+        if self.rate is None:
+            known = float(max(last_second, 1))
+        elif events > 1 or now - self.paced_since < SETTLED:
+            known = min(self.rate, lately)
+        else:
+            known = ceiling = min(self.rate, float(max(last_second, 1)))
+            same = self.ceiling is not None and abs(ceiling - self.ceiling) <= SAME * self.ceiling
+            confirmed = min(confirmed + 1, 10) if same else 0
+        return block, replace(
+            self,
+            rate=max(FALL * known, 0.01),
+            ceiling=ceiling,
+            arrival=now,
+            paced_since=now + block,
+            reduced_at=self.granted,
+            events=events,
+            last_event=now,
+            last_grant=now,
+            confirmed=confirmed,
+        )
