@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -22,7 +22,7 @@ from integrations_dagster.destinations.errors import (
     Unauthorized,
     Unavailable,
 )
-from integrations_dagster.vocabulary import Traffic
+from integrations_dagster.vocabulary import IntegrationsError, Traffic
 
 T = TypeVar("T")
 
@@ -135,6 +135,7 @@ class Drive:
     begun: bool = False
     resumable: bool = False
     quiet_until: float = 0.0
+    _begun_until: float = 0.0
     _failures: int = 0
     _restarts: int = 0
     _refusals: int = 0
@@ -146,6 +147,11 @@ class Drive:
     def unknown(self) -> bool:
         """Whether the flow may have had an effect that no result tells."""
         return self.lost or self.begun
+
+    @property
+    def silence(self) -> float:
+        """When nothing of a flow that is given up can take effect any more (seconds since the epoch)."""
+        return max(self.quiet_until, self._begun_until)
 
     def run(self, start: Callable[[], Flow[T]]) -> T:
         """Drive the flow that `start` makes to its result. `start` is called again where an answer was unreadable.
@@ -179,9 +185,10 @@ class Drive:
         response: Response | None = None
         error: DestinationError | None = None
         try:
-            response = self.session.send(self.destination.sign(request), grant)
+            response = self.session.send(self._signed(request), grant)
             self.permits.answered(response, time.monotonic() - started)
-            self.destination.classify(request, response)
+            with _readable(self.destination.label):
+                self.destination.classify(request, response)
         except DestinationError as raised:
             error = raised
             self._failed(raised, request, at)
@@ -217,6 +224,11 @@ class Drive:
             # The ledger knows nothing of the token endpoint's limits.
             self._token_wait = UNKNOWN_WAIT if error.wait is None else error.wait
             raise
+        except (DestinationError, IntegrationsError):
+            raise
+        except Exception as error:  # noqa: BLE001 (a key in a form that its library does not take, for one)
+            reason = f"The credentials cannot be used ({type(error).__name__})."
+            raise Refused(reason, "INVALID_CREDENTIALS", remedy="Check `auth` of the target.") from None
 
     def _failed(self, error: DestinationError, request: Request, at: float) -> None:
         self.traffic.errors[error.kind] = self.traffic.errors.get(error.kind, 0) + 1
@@ -258,13 +270,26 @@ class Drive:
                 status=response.status if response else None,
                 error=f"{error.kind} {error.code}".strip() if error else "",
                 milliseconds=milliseconds,
-                request_id=self.destination.request_id(response) if response else "",
+                request_id=self._request_id(response),
                 sent=len(request.body or b""),
                 received=len(response.body) if response else 0,
                 request=request.body or b"",
                 response=response.body if response else b"",
             )
         )
+
+    def _signed(self, request: Request) -> Request:
+        try:
+            return self.destination.sign(request)
+        except Exception as error:  # noqa: BLE001 (whatever it is, no request can be made)
+            reason = f"The request could not be signed ({type(error).__name__})."
+            raise Refused(reason, "INVALID_REQUEST", remedy="Check the secret of the target.") from None
+
+    def _request_id(self, response: Response | None) -> str:
+        # Only for people: an answer in an odd shape has none.
+        with suppress(Exception):
+            return self.destination.request_id(response) if response else ""
+        return ""
 
     def _may_retry(self, error: BaseException) -> bool:
         if isinstance(error, Throttled):
@@ -312,7 +337,9 @@ class Drive:
             self._refusals = 0
             self._throttled_since = None
             self.permits.worked()
-            self.begun |= not step.changes_nothing
+            if not step.changes_nothing:
+                self.begun = True
+                self._begun_until = self._sent + self.session.timeout + self.destination.settles
         elif isinstance(step, Remember):
             self.resumable = True
 
@@ -343,7 +370,8 @@ class _Walk(Generic[T]):
             while True:
                 response, taken = self._take(), self._step
                 try:
-                    self._step = self._flow.send(response)
+                    with _readable(self._drive.destination.label):
+                        self._step = self._flow.send(response)
                 except Unavailable as error:
                     # An answer that the flow could not read has ended its generator: the whole flow starts again.
                     self._flow = None
@@ -364,6 +392,18 @@ class _Walk(Generic[T]):
         elif step is not None:
             return self._drive.send(step)
         return Response(0)
+
+
+@contextmanager
+def _readable(label: str) -> Iterator[None]:
+    """An answer in a shape that the destination's code does not expect is one that cannot be read."""
+    try:
+        yield
+    except (DestinationError, IntegrationsError, StopIteration):
+        raise
+    except Exception as error:
+        reason = f"{label} answered in a shape that cannot be read ({type(error).__name__})."
+        raise Unavailable(reason, "UNREADABLE_ANSWER") from error
 
 
 def refusal(label: str, error: DestinationError) -> str:

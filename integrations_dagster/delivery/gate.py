@@ -44,7 +44,7 @@ class AccountGate:
         self._probing = threading.Lock()
         self._waiting = threading.Lock()
         self._reported: dict[float, int | None] = {}
-        self._counted = 0.0
+        self._counted: dict[float, float] = {}
         self._worked = 0.0
 
     @contextmanager
@@ -64,9 +64,13 @@ class AccountGate:
         """Whether the destination answered anything as it should after a moment of `time.monotonic()`."""
         return self._worked > moment
 
-    def open_circuit(self, reason: str) -> None:
-        """The destination is down."""
-        self.ledger.open_circuit(self.use, reason)
+    def open_circuit(self, reason: str, began: float) -> bool:
+        """The destination answered nobody of this process since `began` (`time.monotonic()`).
+
+        Returns:
+            Whether it is down: False if it answered another process meanwhile.
+        """
+        return self.ledger.open_circuit(self.use, reason, self.ledger.now() - (time.monotonic() - began))
 
     def grant(self, ask: Callable[[], Granted]) -> Granted:
         """Ask the ledger until there is a free place among the account's requests in flight.
@@ -102,7 +106,11 @@ class AccountGate:
         """Learn from an answer."""
         if response.status < 400:
             self.concurrency.answered(seconds)
-        for usage in self._destination.usage(response):
+        try:
+            told = self._destination.usage(response)
+        except Exception:  # noqa: BLE001 (an answer in an odd shape tells nothing of quotas)
+            return
+        for usage in told:
             self._learn(usage)
 
     def _learn(self, usage: Usage) -> None:
@@ -113,10 +121,11 @@ class AccountGate:
             return
         news = usage.limit is not None and self._reported.get(usage.seconds) != usage.limit
         counts = usage.seconds > PACED and usage.remaining is not None
-        due = counts and time.monotonic() - self._counted > COUNTED_EVERY
+        due = counts and time.monotonic() - self._counted.get(usage.seconds, 0.0) > COUNTED_EVERY
         if news or due:
             self._reported[usage.seconds] = usage.limit
-            self._counted = time.monotonic() if counts else self._counted
+            if counts:
+                self._counted[usage.seconds] = time.monotonic()
             self.ledger.reported(self.use, usage.seconds, requests=usage.limit, remaining=usage.remaining)
 
 
@@ -126,16 +135,25 @@ class BatchPermits:
     Args:
         granted: Whether the batch was just opened, so that its first request has leave already.
         timeout: Seconds after which a request can no longer take effect.
+        lifetime: Seconds for which the destination remembers the batch's idempotency key; None: it has none.
     """
 
     def __init__(
-        self, gate: AccountGate, record: OpenBatch, shard: ShardLease, timeout: float, *, granted: bool
+        self,
+        gate: AccountGate,
+        record: OpenBatch,
+        shard: ShardLease,
+        timeout: float,
+        *,
+        granted: bool,
+        lifetime: float | None = None,
     ) -> None:
         self._gate = gate
         self._record = record
         self._shard = shard
         self._timeout = timeout
         self._fresh = granted
+        self._not_after = None if lifetime is None else record.opened + lifetime - timeout
         self.silenced = gate.silenced
         self.throttled = gate.throttled
         self.answered = gate.answered
@@ -147,11 +165,14 @@ class BatchPermits:
 
         Raises:
             LeaseLost, AlreadyClosed, CircuitOpen, QuotaSpent: See `Ledger.renew_batch`.
+            Stopped: The destination may have forgotten the batch's key by the time it would be sent.
         """
         if not self._fresh:
             self._gate.grant(self._renew)
         self._fresh = False
         granted = self._record.granted
+        if self._not_after is not None and self._record.send_before > self._not_after:
+            raise Stopped
         return Permit(granted.delay, self._record.send_before, granted.serial)
 
     def _renew(self) -> Granted:

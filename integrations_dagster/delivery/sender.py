@@ -38,11 +38,7 @@ from integrations_dagster.vocabulary import (
 )
 
 
-def _as_it_is(_row: Row, outcome: Outcome) -> Outcome:
-    return outcome
-
-
-def _same(text: str) -> str:
+def _as_it_is(_rows: Sequence[Row], text: str) -> str:
     return text
 
 
@@ -52,8 +48,8 @@ class Sending:
 
     Attributes:
         told: Called with the rows of a batch and their final outcomes, once each row has one.
-        scrub: Takes secrets and sensitive values out of an outcome's reason before it is stored.
-        without_secrets: Takes secrets out of a text of which no row is known.
+        scrub_all: Takes secrets, and sensitive values of a batch's rows, out of a text before it is stored.
+        stops: Whether a batch without an answer may open the circuit and stop the others.
         log: Where requests and answers are kept, or None.
         stop: Set when nothing new may be sent any more.
         reason: Why, as a sentence with the remedy; "" while sending goes on.
@@ -70,8 +66,8 @@ class Sending:
     gate: AccountGate
     stop: threading.Event
     told: Callable[[Sequence[Row], Sequence[Outcome]], None]
-    scrub: Callable[[Row, Outcome], Outcome] = _as_it_is
-    without_secrets: Callable[[str], str] = _same
+    scrub_all: Callable[[Sequence[Row], str], str] = _as_it_is
+    stops: bool = True
     log: RequestLog | None = None
     retry: RetrySettings = field(default_factory=RetrySettings)
     reason: str = ""
@@ -80,7 +76,7 @@ class Sending:
     def halt(self, reason: str) -> None:
         """Stop sending; the first reason is kept."""
         with self.lock:
-            self.reason = self.reason or self.without_secrets(reason)
+            self.reason = self.reason or self.scrub_all((), reason)
         self.stop.set()
 
 
@@ -142,7 +138,14 @@ class Sender:
             self._session,
             sending.destination,
             sending.credentials,
-            BatchPermits(sending.gate, record, sending.shard, self._timeout, granted=continued is None),
+            BatchPermits(
+                sending.gate,
+                record,
+                sending.shard,
+                self._timeout,
+                granted=continued is None,
+                lifetime=sending.destination.key_lifetime if repeat is Repeat.WITH_KEY else None,
+            ),
             repeat,
             sending.stop,
             sending.retry,
@@ -164,10 +167,17 @@ class Sender:
         outcomes: tuple[Outcome, ...] = ()
         try:
             outcomes = tuple(drive.run(start))
+            if len(outcomes) != len(rows):
+                drive.lost, outcomes = True, ()
+                label = sending.destination.label
+                raise Unavailable(f"{label}'s answer was read as outcomes of another number of rows.", "UNREADABLE")
         except (PoisonedBatch, TooLarge) as error:
             return self._split(action, rows, record, drive, error)
         except AlreadyClosed:
-            # The attempt that this batch was taken over from was alive after all, and has its answer.
+            # The attempt that this batch was taken over from was alive after all, and has its answer; or it was given
+            # up while it waited for its turn.
+            if not drive.unknown:
+                sending.ledger.supersede_batch(record, drive.traffic)
             sending.told(rows, sending.ledger.outcomes(record) or [Outcome(Status.UNSENT)] * len(rows))
         except Stopped:
             reason = sending.reason or "The run was cancelled."
@@ -176,13 +186,15 @@ class Sender:
             sending.halt(str(error))
             self._end(rows, record, drive, _unsent(error))
         except Unavailable as error:
+            error.reason = sending.scrub_all(rows, error.reason)
             self._end(rows, record, drive, Outcome(Status.UNSENT, None, error.code, error.reason, error.request_id))
             # A destination that answers others is not down: then this batch alone waits for the next run.
-            if not sending.gate.worked_since(began):
-                reason = sending.without_secrets(self._unavailable(error))
-                sending.gate.open_circuit(reason)
-                sending.halt(reason)
+            if sending.stops and not sending.gate.worked_since(began):
+                reason = self._unavailable(error)
+                if sending.gate.open_circuit(reason, began):
+                    sending.halt(reason)
         except DestinationError as error:
+            error.reason = sending.scrub_all(rows, error.reason)
             self._end(rows, record, drive, Outcome(Status.UNSENT, None, error.code, error.reason, error.request_id))
             sending.halt(refusal(sending.destination.label, error))
         else:
@@ -219,7 +231,7 @@ class Sender:
         sending = self._sending
         good = _good(outcomes)
         if not good:
-            outcomes = tuple(sending.scrub(row, outcome) for row, outcome in zip(rows, outcomes, strict=True))
+            outcomes = self._scrubbed(rows, outcomes)
         refused_again = not good and any(outcome.status is Status.REJECTED for outcome in outcomes)
         if drive.lost and drive.repeat is Repeat.ALWAYS and refused_again:
             # An earlier attempt, whose answer was lost, may have been accepted: the rejected rows are unknown too.
@@ -238,12 +250,13 @@ class Sender:
     def _split(
         self, action: Action, rows: tuple[Row, ...], record: OpenBatch, drive: Drive, error: DestinationError
     ) -> bool:
+        error.reason = self._sending.scrub_all(rows, error.reason)
         if len(rows) == 1:
             outcome = Outcome(Status.REJECTED, None, error.code, error.reason, error.request_id)
             return self._complete(rows, record, drive, (outcome,))
         # Under one key the destination repeats its first answer: then this one tells of the lost one too.
         if drive.begun or (drive.lost and drive.repeat is not Repeat.WITH_KEY):
-            self._sending.ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
+            self._sending.ledger.give_up_batch(record, drive.traffic, quiet_until=drive.silence)
             if not record.repeatable:
                 self._tell(rows, Outcome(Status.IN_DOUBT, None, error.code, error.reason, error.request_id))
                 return False
@@ -265,7 +278,7 @@ class Sender:
         if not drive.unknown:
             self._sending.ledger.supersede_batch(record, drive.traffic)
         else:
-            self._sending.ledger.give_up_batch(record, drive.traffic, quiet_until=drive.quiet_until)
+            self._sending.ledger.give_up_batch(record, drive.traffic, quiet_until=drive.silence)
             if not record.repeatable:
                 outcome = Outcome(Status.IN_DOUBT, None, outcome.code, outcome.reason, outcome.request_id)
         self._tell(rows, outcome)
@@ -279,9 +292,15 @@ class Sender:
             log.write(exchange, failed=bool(exchange.error) or not good)
 
     def _tell(self, rows: tuple[Row, ...], outcome: Outcome) -> None:
-        # The destination's own words about a whole batch may quote any of its rows.
-        told = [self._sending.scrub(row, outcome) for row in rows] if outcome.reason else [outcome] * len(rows)
-        self._sending.told(rows, told)
+        self._sending.told(rows, [outcome] * len(rows))
+
+    def _scrubbed(self, rows: tuple[Row, ...], outcomes: tuple[Outcome, ...]) -> tuple[Outcome, ...]:
+        # What an answer says of one row may quote another.
+        clean = {text: self._sending.scrub_all(rows, text) for text in {outcome.reason for outcome in outcomes} if text}
+        return tuple(
+            Outcome(o.status, o.destination_id, o.code, clean[o.reason], o.request_id) if o.reason else o
+            for o in outcomes
+        )
 
 
 def _good(outcomes: Sequence[Outcome]) -> bool:

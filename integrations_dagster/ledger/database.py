@@ -110,8 +110,8 @@ class Database:
         change = _Change(work)
         self._changes.append(change)
         with self._writing:
-            # Whoever comes first takes the others along.
-            if not change.done:
+            # Whoever comes first takes the others along; more than fit in one transaction may be queued before.
+            while not change.done:
                 self._make([self._changes.popleft() for _ in range(min(len(self._changes), TOGETHER))])
         if change.error is not None:
             raise change.error

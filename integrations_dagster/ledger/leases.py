@@ -231,4 +231,6 @@ _SHARD = (
         )
     )
     .where(leases.c.state_key == sa.bindparam("state"))
+    # Where rows are locked, nobody takes the lease between this look and the commit.
+    .with_for_update(read=True, of=leases)
 )

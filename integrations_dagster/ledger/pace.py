@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 FALL = 0.9
 """The new rate, as a share of the accepted one, after a refusal."""
+SLOWEST = 0.2
+"""Requests per second below which no pace falls."""
 FAST = 0.20
 """Growth per second while no ceiling is known."""
 NEAR = 0.97
@@ -112,14 +114,15 @@ class Pace:
         if self.rate is None:
             known = float(max(last_second, 1))
         elif events > 1 or now - self.paced_since < SETTLED:
-            known = min(self.rate, lately)
+            # What was accepted of late says little after a silence: not all at once.
+            known = min(self.rate, max(lately, self.rate / 2))
         else:
             known = ceiling = min(self.rate, float(max(last_second, 1)))
             same = self.ceiling is not None and abs(ceiling - self.ceiling) <= SAME * self.ceiling
             confirmed = min(confirmed + 1, 10) if same else 0
         return block, replace(
             self,
-            rate=max(FALL * known, 0.01),
+            rate=max(FALL * known, SLOWEST),
             ceiling=ceiling,
             arrival=now,
             paced_since=now + block,

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.ledger.leases import Leases
 from integrations_dagster.ledger.pace import Pace
 from integrations_dagster.ledger.schema import accounts, batches, quotas, slots
@@ -246,10 +247,13 @@ class Quotas(Leases):
                 tx.execute(quotas.update().where(where).values(**values))
 
     def hold_back(self, account: str, seconds: float) -> None:
-        """Send nothing to an account for so many seconds: its quota is empty until then."""
+        """Send nothing to an account for so many seconds: its quota is empty until then.
+
+        For a quarter of an hour at the most, so that a misread answer is found out by the next one.
+        """
         with self._transaction() as tx:
             row = self._account(tx, account)
-            until = max(row.blocked_until, self.now() + seconds)
+            until = max(row.blocked_until, self.now() + min(seconds, LONGEST_DELAY))
             tx.execute(accounts.update().where(accounts.c.account == account).values(blocked_until=until))
 
     def _account(self, tx: Connection, account: str) -> Any:
@@ -262,7 +266,8 @@ class Quotas(Leases):
 
     def _accepted(self, tx: Connection, account: str, now: float) -> tuple[int, float]:
         """Batches that the account answered in the last second, and how many per second lately."""
-        recent = sa.and_(batches.c.account == account, batches.c.closed > now - MEASURED)
+        answered = batches.c.status == BatchStatus.COMPLETED
+        recent = sa.and_(batches.c.account == account, batches.c.closed > now - MEASURED, answered)
         row = tx.execute(
             sa.select(
                 sa.func.count(),
@@ -295,12 +300,27 @@ class Quotas(Leases):
             row = connection.execute(query.where(accounts.c.account == account)).first()
         return None if row is None or row.opened is None else Circuit(row.opened, row.opened_by, row.reason)
 
-    def open_circuit(self, use: Use, reason: str) -> None:
-        """The destination is down: this run and all that are under way send nothing more to the account."""
+    def open_circuit(self, use: Use, reason: str, since: float) -> bool:
+        """The destination is down: this run and all that are under way send nothing more to the account.
+
+        Args:
+            since: When the trouble began, seconds since the epoch.
+
+        Returns:
+            False, and nothing is done, if the account has answered anybody since then.
+        """
         with self._transaction() as tx:
+            answered = sa.and_(
+                batches.c.account == use.account,
+                batches.c.closed > since,
+                batches.c.status == BatchStatus.COMPLETED,
+            )
+            if tx.execute(sa.select(batches.c.id).where(answered).limit(1)).first() is not None:
+                return False
             self._account(tx, use.account)
             values = {"opened": self.now(), "opened_by": use.run_id, "reason": reason}
             tx.execute(accounts.update().where(accounts.c.account == use.account).values(**values))
+        return True
 
     def close_circuit(self, account: str, opened: float) -> None:
         """The destination answers again; does nothing if the circuit was opened anew since `opened`."""

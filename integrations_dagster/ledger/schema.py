@@ -68,6 +68,8 @@ batches = Table(
     # what names the work at the destination (a job). A batch that has either outlives its fold until it is resolved.
     Column("payloads", LargeBinary),
     Column("reference", String),
+    # Whether it was in doubt and was taken up again: what is answered then is a late answer.
+    Column("reopened", Boolean),
     Column("host", String, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("pid_started", Float, nullable=False),

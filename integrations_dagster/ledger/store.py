@@ -5,7 +5,7 @@ Everything that decides whether a row is sent again is in here or in the snapsho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -77,7 +77,7 @@ class Ledger(BatchWriting):
         """Make open batches whose deadline has passed unknown; returns how many."""
         with self._transaction() as tx:
             expired = tx.execute(
-                sa.select(batches.c.id)
+                sa.select(batches.c.id, batches.c.reopened)
                 .where(
                     batches.c.state_key == state_key,
                     batches.c.status == BatchStatus.OPEN,
@@ -85,16 +85,16 @@ class Ledger(BatchWriting):
                 )
                 .order_by(batches.c.id)
                 .with_for_update()
-            ).scalars()
-            ids = list(expired)
-            for batch_id in ids:
-                number = self._next_number(tx, state_key)
+            ).all()
+            for row in expired:
+                # That its rows are in doubt was told when it was given up first.
+                number = None if row.reopened else self._next_number(tx, state_key)
                 tx.execute(
                     batches.update()
-                    .where(batches.c.id == batch_id)
+                    .where(batches.c.id == row.id)
                     .values(status=BatchStatus.UNKNOWN, number=number, closed=self.now())
                 )
-        return len(ids)
+        return len(expired)
 
     def closed_after(self, state_key: str, number: int) -> Iterator[BatchRecord]:
         """Closed batches with a number above `number`, in order of their numbers, a thousand at a time."""
@@ -131,6 +131,12 @@ class Ledger(BatchWriting):
         )
         with self._engine.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
+
+    def forget_doubts(self, ids: Sequence[int]) -> None:
+        """Delete batches in doubt that nothing needs any more, with the payloads that were kept of them."""
+        with self._transaction() as tx:
+            unknown = batches.c.status == BatchStatus.UNKNOWN
+            tx.execute(batches.delete().where(batches.c.id.in_(ids), unknown, _resolvable()))
 
     def clear(self, state_key: str, through: int, lease: Lease) -> int:
         """Delete what the snapshot contains: batches numbered up to `through`, and superseded ones of other runs.

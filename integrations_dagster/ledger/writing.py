@@ -33,6 +33,8 @@ class OpenBatch:
         granted: When the next request may be sent.
         slot: Whether it holds a slot of the account's concurrency.
         reference: What names the batch's work at the destination, or "".
+        opened: When it was first recorded.
+        reopened: Whether it was in doubt and was taken up again.
     """
 
     id: int
@@ -46,6 +48,8 @@ class OpenBatch:
     granted: Granted = field(default_factory=Granted)
     slot: bool = False
     reference: str = ""
+    opened: float = 0.0
+    reopened: bool = False
 
 
 class AlreadyClosed(IntegrationsError):
@@ -139,7 +143,9 @@ class BatchWriting(Quotas):
             assert inserted is not None
             slot = use is not None and use.concurrency is not None
             id_ = int(inserted[0])
-            return OpenBatch(id_, shard, 1, idempotency_key, repeatable, rows, send_before, deadline, granted, slot)
+            return OpenBatch(
+                id_, shard, 1, idempotency_key, repeatable, rows, send_before, deadline, granted, slot, opened=now
+            )
 
         return self._together(change)
 
@@ -205,7 +211,8 @@ class BatchWriting(Quotas):
         def change(tx: Connection) -> bool:
             self._end_use(tx, batch)
             self._keep_quiet(tx, batch, quiet_until)
-            in_time = self._close(tx, batch, BatchStatus.COMPLETED, told, cost)
+            status = BatchStatus.LATE if batch.reopened else BatchStatus.COMPLETED
+            in_time = self._close(tx, batch, status, told, cost)
             if not in_time:
                 self._insert_late(tx, batch, told, cost)
             if not batch.repeatable:
@@ -276,8 +283,9 @@ class BatchWriting(Quotas):
                     reference=None,
                 )
             )
-            if updated.rowcount == 0 and not batch.repeatable:
-                absent = Outcome(Status.UNSENT, None, ABSENT, "The request was never sent.")
+            # Refused under its key, or never sent by a writer that was replaced: what was in doubt is known.
+            if (updated.rowcount == 0 or batch.reopened) and not batch.repeatable:
+                absent = Outcome(Status.UNSENT, None, ABSENT, "The request had no effect.")
                 outcomes = pack_outcomes((absent,) * len(batch.rows))
                 self._insert_late(tx, batch, outcomes, packed)
 
@@ -296,8 +304,10 @@ class BatchWriting(Quotas):
             tx.execute(quiet.update().where(where).values(until=until))
 
     def _close(self, tx: Connection, batch: OpenBatch, status: BatchStatus, told: bytes | None, cost: bytes) -> bool:
-        # A number that is not used after all leaves a gap, which means nothing.
-        number = self._next_number(tx, batch.shard.lease.state_key)
+        # A number that is not used after all leaves a gap, which means nothing. A batch that was taken up again and got
+        # no answer has none: that its rows are in doubt was told when it was given up first.
+        again = batch.reopened and status is BatchStatus.UNKNOWN
+        number = None if again else self._next_number(tx, batch.shard.lease.state_key)
         values = {"to": status, "as_number": number, "at": self.now(), "told": told, "cost": cost}
         return tx.execute(_CLOSE, {"batch": batch.id, **values}).rowcount == 1
 
@@ -330,6 +340,7 @@ class BatchWriting(Quotas):
                     closed=None,
                     outcomes=None,
                     traffic=None,
+                    reopened=True,
                     shard_fence=shard.fence,
                     host=shard.worker.host,
                     pid=shard.worker.pid,
@@ -348,6 +359,8 @@ class BatchWriting(Quotas):
             0.0,
             batch.deadline,
             reference=batch.reference,
+            opened=batch.opened,
+            reopened=True,
         )
 
     def settle(

@@ -11,6 +11,7 @@ What is found out is stored as an answer that came late, and folded like any oth
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -32,6 +33,8 @@ from integrations_dagster.vocabulary import ABSENT, Action, Change, Integrations
 
 SHARD = -1
 """The shard of batches that `plan` takes up again."""
+GIVE_UP = 2
+"""Batches in a row without an answer after which the others wait for the next run."""
 NOT_THERE = Outcome(Status.UNSENT, None, ABSENT, "It was looked up and is not at the destination.")
 
 
@@ -56,6 +59,7 @@ def resolve(sync: SyncSpec, ctx: RunContext, connected: Connected, held: HeldSta
     if _take_up(sync, ctx, connected, held, shard, _of_interest(batches, before)):
         fold_into(ctx, held, spacing=spacing_of(sync))
         open_doubts = doubts(held.home, held.home.manifest())
+    _forget(sync, ctx, connected, held, {(doubt.key, doubt.reference) for doubt in open_doubts})
     notes = []
     answered = len(before) - len({(doubt.key, doubt.reference) for doubt in open_doubts} & before)
     if answered:
@@ -76,6 +80,22 @@ def _of_interest(batches: Sequence[BatchRecord], open_: set[tuple[str, str]]) ->
     return [batch for batch in batches if any((row.key, batch.idempotency_key) in open_ for row in batch.rows)]
 
 
+def _forget(
+    sync: SyncSpec, ctx: RunContext, connected: Connected, held: HeldState, open_: set[tuple[str, str]]
+) -> None:
+    """Keep no payload of a batch that was resolved another way, or whose key the destination has forgotten."""
+    batches = ctx.ledger.doubtful_batches(held.lease.state_key)
+    wanted = {batch.id for batch in _of_interest(batches, open_)}
+    now = ctx.ledger.now()
+    useless = [
+        batch.id
+        for batch in batches
+        if batch.id not in wanted or not (batch.reference or _remembered(sync, connected, batch, now))
+    ]
+    if useless:
+        ctx.ledger.forget_doubts(useless)
+
+
 # By idempotency key, and by job
 
 
@@ -88,41 +108,46 @@ def _take_up(
     batches: Sequence[BatchRecord],
 ) -> bool:
     """Send batches again under their key, or ask for their job; returns whether there was any."""
-    destination = connected.destination
-    usable = [
-        batch
-        for batch in batches
-        if batch.reference or ctx.ledger.now() - batch.opened < destination.key_lifetime - sync.destination.timeout
-    ]
+    usable = [batch for batch in batches if batch.reference or _remembered(sync, connected, batch, ctx.ledger.now())]
     if not usable:
         return False
-    sending = open_line(
-        sync, ctx, connected, held.home, shard, lambda _rows, _outcomes: None, in_flight=1
-    )  # fmt: skip
+    sending = open_line(sync, ctx, connected, held.home, shard, lambda _rows, _outcomes: None, in_flight=1)
+    # One batch whose key or job has no answer says nothing of the others, nor of what is sent after them.
+    sending.stops = False
     sender = Sender(sending)
+    silent = 0
     try:
         for batch in usable:
-            action = batch.rows[0].action
-            if ctx.stop.is_set() or sending.stop.is_set():
+            if ctx.stop.is_set() or silent >= GIVE_UP:
                 break
-            if not batch.reference and destination.repeat(sync.object, action) is not Repeat.WITH_KEY:
-                continue
+            began = time.monotonic()
             rows = tuple(_row(row, payload) for row, payload in zip(batch.rows, _payloads(batch), strict=True))
             try:
                 reopened = ctx.ledger.reopen_batch(batch, shard)
             except AlreadyClosed:
                 continue
-            sender.send(action, rows, reopened)
+            sender.send(rows[0].action, rows, reopened)
+            silent = 0 if sending.gate.worked_since(began) else silent + 1
+            if sending.reason:
+                ctx.log(f"Sync {sync.name!r}: {len(rows)} row(s) in doubt stay so. {sending.reason}")
+                sending.stop.clear()
+                sending.reason = ""
     finally:
         sender.close()
         if sending.log is not None:
             sending.log.close()
-    if sending.reason:
-        ctx.log(f"Sync {sync.name!r}: rows in doubt stay so. {sending.reason}")
-    # What got no answer again is given up again, so that it is named once more and not waited for.
-    wait_for_open_batches(sync, ctx, held.lease.state_key, quietly=False)
+    # What got no answer again is given up again, so that it is not waited for. A look-up must not come before it.
+    wait_for_open_batches(sync, ctx, held.lease.state_key, quietly=verifies(sync, connected))
     ctx.ledger.check(held.lease)
     return True
+
+
+def _remembered(sync: SyncSpec, connected: Connected, batch: BatchRecord, now: float) -> bool:
+    """Whether the destination still knows the idempotency key of a batch."""
+    destination = connected.destination
+    if destination.repeat(sync.object, batch.rows[0].action) is not Repeat.WITH_KEY:
+        return False
+    return now - batch.opened < destination.key_lifetime - sync.destination.timeout
 
 
 def _payloads(batch: BatchRecord) -> Sequence[bytes]:
@@ -175,8 +200,14 @@ def _verify(
             _settle(ctx, shard, [doubt for doubt, _ in known], [outcome for _, outcome in known])
             found += sum(outcome is not NOT_THERE for _, outcome in known)
             absent += sum(outcome is NOT_THERE for _, outcome in known)
-    except (DestinationError, Stopped) as error:
-        ctx.log(f"Sync {sync.name!r}: rows in doubt could not be looked up and stay so. {error}")
+    except DestinationError as error:
+        # Its own words may quote the rows that were asked for.
+        told_by = f" (request {error.request_id})" if error.request_id else ""
+        ctx.log(
+            f"Sync {sync.name!r}: rows in doubt could not be looked up and stay so: {error.kind} {error.code}{told_by}."
+        )
+    except Stopped:
+        ctx.log(f"Sync {sync.name!r}: rows in doubt were not looked up, for the run was cancelled.")
     except LeaseLost:
         raise
     except IntegrationsError as error:

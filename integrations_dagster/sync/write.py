@@ -127,6 +127,7 @@ class _Write:
             for action in Action
         }
         self._mapper = Mapper(sync, destination, limits[Action.UPSERT].row_bytes)
+        self._batch_rows = limits[Action.UPSERT].rows
         self._packer = Packer(limits)
         in_flight = max(1, sync.destination.in_flight // shard.of)
         # More threads than requests in flight: while some wait for answers, others map, record and read.
@@ -177,7 +178,7 @@ class _Write:
         if self._sending.log is not None:
             self._sending.log.close()
         gate = self._sending.gate
-        if self._done >= LEARNED_FROM * (self._sync.batch_rows or 1):
+        if self._done >= LEARNED_FROM * self._batch_rows:
             self._ctx.ledger.learn_concurrency(gate.use.account, gate.concurrency.limit * self._shard.of)
 
     # Earlier attempts of this op
@@ -267,6 +268,7 @@ class _Write:
             0.0,
             batch.deadline,
             reference=batch.reference,
+            opened=batch.opened,
         )
 
     def _settle(self, row: Row, outcome: Outcome) -> None:

@@ -365,3 +365,28 @@ def test_a_job_that_was_submitted_is_asked_for_again_and_not_submitted_again(
     assert [path for path, _ in script.asked] == ["/jobs", "/jobs/1", "/jobs/1", "/jobs/1"]
     assert remembered == ["job 1"]
     assert (driving.begun, driving.lost, driving.resumable) == (True, False, True)
+
+
+def test_an_answer_in_an_odd_shape_is_one_that_cannot_be_read(servers: list[Script], drive: Driver) -> None:
+    def odd() -> Flow[str]:
+        answer = yield Request("POST", "/first", b"{}")
+        return str(answer.json()["results"][0]["id"])
+
+    servers.append(script := Script(*[(200, {}, b'{"results": 7}')] * 3))
+    driving = drive(script.url)
+    with pytest.raises(Unavailable, match=r"shape that cannot be read \(TypeError\)"):
+        driving.run(odd)
+    assert (len(script.asked), driving.lost) == (3, True)
+
+
+def test_credentials_that_cannot_be_used_stop_the_run_with_a_remedy(servers: list[Script], drive: Driver) -> None:
+    class Broken(Fixed):
+        def grant(self) -> Grant:
+            raise KeyError("kid")
+
+    servers.append(script := Script())
+    driving = drive(script.url)
+    driving.credentials = Broken({})
+    with pytest.raises(Refused, match=r"cannot be used \(KeyError\)"):
+        driving.run(two_requests)
+    assert script.asked == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import random
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +22,7 @@ from integrations_dagster.ledger.quotas import CircuitOpen, NoSlot, QuotaSpent, 
 from integrations_dagster.ledger.schema import metadata
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.ledger.windows import Window
+from integrations_dagster.ledger.writing import OpenBatch
 from integrations_dagster.vocabulary import Outcome, Status, Traffic, Worker
 from integrations_dagster_tests.ledger.test_store import rows
 
@@ -70,9 +73,9 @@ def most_in(window: float, times: list[float]) -> int:
     """The highest number of requests in any rolling window."""
     inside: deque[float] = deque()
     most = 0
-    for time in sorted(times):
-        inside.append(time)
-        while inside[0] <= time - window:
+    for at in sorted(times):
+        inside.append(at)
+        while inside[0] <= at - window:
             inside.popleft()
         most = max(most, len(inside))
     return most
@@ -175,7 +178,7 @@ def test_a_circuit_stops_the_runs_that_are_under_way_and_is_tried_by_later_ones(
     running = Use("crm", "run 1", clock.now)
     beside = Use("crm", "run 2", clock.now)
     clock.now += 10
-    ledger.open_circuit(running, "HubSpot is unavailable.")
+    assert ledger.open_circuit(running, "HubSpot is unavailable.", clock.now)
     for stopped in (running, beside):
         with pytest.raises(CircuitOpen, match="HubSpot is unavailable"):
             ledger.grant(stopped)
@@ -210,6 +213,48 @@ def test_a_ledger_of_an_earlier_version_gains_the_columns_that_it_lacks(tmp_path
         assert batch.payloads == (b"{}",)
     finally:
         ledger.close()
+
+
+def test_a_circuit_does_not_open_while_the_account_answers_others(ledger: Ledger, clock: Clock) -> None:
+    shard = shard_of(ledger, "run")
+    use_ = use()
+    began = clock.now
+    batch = ledger.open_batch(shard, rows("1"), idempotency_key="a", repeatable=True, timeout=10, use=use_)
+    clock.now += 1
+    ledger.complete_batch(batch, (Outcome(Status.CREATED),), Traffic())
+    assert not ledger.open_circuit(use_, "down", began)
+    assert ledger.open_circuit(use_, "down", clock.now)
+
+
+def test_more_changes_than_fit_in_one_transaction_are_all_made(ledger: Ledger) -> None:
+    shard = shard_of(ledger, "run")
+    opened: list[OpenBatch] = []
+
+    def open_one(number: int) -> None:
+        opened.append(
+            ledger.open_batch(shard, rows("1"), idempotency_key=str(number), repeatable=True, timeout=10, use=use())
+        )
+
+    with ledger._transaction():
+        # All of them queue up behind this one.
+        threads = [threading.Thread(target=open_one, args=(number,)) for number in range(100)]
+        for thread in threads:
+            thread.start()
+        while len(ledger._changes) < 100:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert len({batch.id for batch in opened}) == 100
+    assert len(ledger.open_batches("run@crm")) == 100
+
+
+def test_a_phase_of_refusals_does_not_bring_an_account_to_a_stand() -> None:
+    pace = Pace()
+    for second in range(5):
+        _, pace = pace.refused(1000.0 + second, pace.granted, 0, 0.0)
+        _, pace = pace.grant(1000.5 + second)
+    assert pace.rate is not None
+    assert pace.rate >= 0.2
 
 
 # The learned pace, against a destination that allows so many requests in a rolling second

@@ -152,10 +152,14 @@ class Bench:
         assert sum(report.outcomes.values()) == report.candidates, report.outcomes
         return report
 
+    def account(self, sync: SyncSpec) -> str:
+        """What the sync's state is keyed by beside its name."""
+        ctx = self.context()
+        return identify(sync, ctx, connect_account(sync, ctx))
+
     def doubtful(self, sync: SyncSpec) -> list[str]:
         """Keys of the rows in doubt."""
-        ctx = self.context()
-        home = Home.of(self.folder, sync.name, identify(sync, ctx, connect_account(sync, ctx)))
+        home = Home.of(self.folder, sync.name, self.account(sync))
         return [doubt.key for doubt in doubts(home, home.manifest())]
 
     def delete_record(self, object_: str, record: str) -> None:

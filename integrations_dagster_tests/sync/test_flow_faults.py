@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from integrations_dagster.sync.doubts import confirm
 from integrations_dagster.sync.results import RunReport
 from integrations_dagster.sync.spec import SyncSpec
+from integrations_dagster.sync.state import state_key
 from integrations_dagster.vocabulary import Status
-from integrations_dagster_tests.sync.flows import COLUMNS, CREATE, JOB, KEYED, KINDS, PLAIN, VERIFIED, Kind, Place
+from integrations_dagster_tests.sync.flows import (
+    COLUMNS,
+    CREATE,
+    JOB,
+    JOB_UPSERT,
+    KEYED,
+    KINDS,
+    PLAIN,
+    VERIFIED,
+    Kind,
+    Place,
+)
 from integrations_dagster_tests.sync.harness import Bench
 
 WRITES = "*/people"
@@ -195,3 +209,56 @@ def test_bad_rows_of_a_hundred_are_isolated_without_making_others_twice(bench: B
     assert set(made) == {str(key) for key in set(range(100)) - chosen}
     assert set(made.values()) == {1}
     assert report.traffic.requests <= 1 + 14 * bad
+
+
+def impatient(sync: SyncSpec) -> SyncSpec:
+    """Tries twice."""
+    return dataclasses.replace(sync, destination=dataclasses.replace(sync.destination, attempts=2, backoff=0.01))
+
+
+def test_a_batch_taken_up_again_without_answer_leaves_what_a_person_decided(bench: Bench) -> None:
+    place = Place(KEYED, "decided", bench.client)
+    sync = impatient(place.sync(bench.model("people", "SELECT * FROM people")))
+    bench.load("people", place.rows(range(7)), COLUMNS)
+    lose = [{"match": {"path": WRITES}, "fault": {"kind": "reset", "applied": True}}]
+    bench.client.faults(lose)
+    assert bench.run(sync).outcomes[Status.IN_DOUBT] == 7
+    assert confirm(sync, bench.context(), ["3", "unknown"]) == ["3"]
+    assert bench.run(sync).counts.held == 6
+    assert set(bench.doubtful(sync)) == {str(key) for key in range(7)} - {"3"}
+    bench.client.clear_faults()
+    report = bench.run(sync)
+    assert (report.counts.held, report.candidates, report.failures) == (0, 0, ())
+    assert any("6 row(s) that were in doubt have their answer now" in note for note in report.notes), report.notes
+    assert place.made() == {str(key): 1 for key in range(7)}
+    assert bench.ledger.doubtful_batches(state_key(sync, bench.account(sync))) == [], "no payload is kept any longer"
+
+
+def test_a_key_that_always_fails_stops_nothing_else(bench: Bench) -> None:
+    """The destination answers 500 to one batch, whenever it is asked: what is new is delivered all the same."""
+    place = Place(KEYED, "cursed", bench.client)
+    sync = impatient(place.sync(bench.model("people", "SELECT * FROM people")))
+    bench.load("people", place.rows(range(7)), COLUMNS)
+    curse = {"match": {"path": WRITES, "rows_with": "cursed-3@"}, "fault": {"kind": "status", "status": 500}}
+    bench.client.faults([curse])
+    assert bench.run(sync).outcomes[Status.IN_DOUBT] == 7
+    bench.load("people", place.rows(range(21)), COLUMNS)
+    report = bench.run(sync)
+    assert (report.outcomes[Status.CREATED], report.counts.held, report.failures) == (14, 7, ())
+
+
+def test_a_job_that_was_not_followed_to_its_end_is_waited_for(bench: Bench) -> None:
+    """Its submission was accepted, polling met an outage: the next plan sends nothing newer before it has ended."""
+    place = Place(JOB_UPSERT, "slow", bench.client)
+    sync = impatient(place.sync(bench.model("people", "SELECT * FROM people"), batch_rows=50))
+    bench.load("people", place.rows(range(10)), COLUMNS)
+    bench.client.faults([{"match": {"path": "*", "method": "GET"}, "fault": {"kind": "status", "status": 503}}])
+    bench.run(sync)
+    bench.client.clear_faults()
+    state = state_key(sync, bench.account(sync))
+    assert bench.ledger.quiet_until(state) > bench.ledger.now() + 2, "5 seconds for the job, 1 for the request"
+    bench.load("people", place.rows(range(10), version=2), COLUMNS)
+    assert bench.run(sync).failures == ()
+    assert {entry["record"]["firstname"] for entry in bench.client.inserted("slow", "people")} == {
+        f"{key} v2" for key in range(10)
+    }
