@@ -12,6 +12,9 @@ TOLERANCE = 0.02
 """Seconds that latency may grow by in any case: timing on a busy machine."""
 SMOOTHING = 0.1
 """Weight of a new latency in the running mean."""
+GROWTH = 0.5
+"""More requests in flight after as many answers as there are in flight: slow, for all shards of all runs grow at once,
+and what exceeds an unknown quota is refused."""
 DRIFT = 0.005
 """Weight of a new latency in what counts as usual, so that a destination may become slower for good."""
 
@@ -19,7 +22,7 @@ DRIFT = 0.005
 class Concurrency:
     """A limit on the requests in flight of one write op, shared by its threads.
 
-    Begins low and grows by one with each answer, at most to `most`; shrinks when answers take much longer than usual,
+    Begins low and grows with the answers, at most to `most`; shrinks when answers take much longer than usual,
     for then more requests at once only wait at the destination.
 
     Args:
@@ -66,5 +69,5 @@ class Concurrency:
             if self._mean > SLOWER * self._usual + TOLERANCE:
                 self._limit = max(1.0, self._limit - 1 / max(1.0, self._limit))
             elif self._limit < self._most:
-                self._limit = min(self._most, self._limit + 1)
+                self._limit = min(self._most, self._limit + GROWTH / self._limit)
                 self._free.notify()

@@ -30,9 +30,13 @@ SETTLED = 1.0
 """Seconds at a rate after which a refusal says that it is too high; sooner, it is the echo of an earlier burst."""
 LONGEST_GAP = 1.0
 """Seconds between two grants that count as use of the rate; a rate that nobody uses does not grow."""
-FIRST_BLOCK = 0.1
+FIRST_BLOCK = 0.3
 """Seconds of silence after a refusal that does not say how long to wait; doubled while refusals follow each other."""
 LONGEST_BLOCK = 30.0
+FULL_WINDOW = 1.0
+"""Seconds of silence after the first refusal of all, which a burst has met: the window is full."""
+GUESSED = -3
+"""`confirmed` of a ceiling that was only guessed: eight times the creep."""
 CALM = 2.0
 """Seconds without a refusal after which the next one is a new event, not a consequence of the last."""
 
@@ -112,7 +116,9 @@ class Pace:
         block = min(FIRST_BLOCK * 2 ** (events - 1), LONGEST_BLOCK)
         ceiling, confirmed = self.ceiling, self.confirmed
         if self.rate is None:
-            known = float(max(last_second, 1))
+            # A first guess: what was sent at once until the destination refused is its limit, if it counts in seconds.
+            known = ceiling = float(max(last_second, 1))
+            confirmed, block = GUESSED, FULL_WINDOW
         elif events > 1 or now - self.paced_since < SETTLED:
             # What was accepted of late says little after a silence: not all at once.
             known = min(self.rate, max(lately, self.rate / 2))

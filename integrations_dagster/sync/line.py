@@ -18,7 +18,7 @@ from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.spec import Env, SyncSpec
 from integrations_dagster.vocabulary import Action, Outcome, Row
 
-FIRST_IN_FLIGHT = 8
+FIRST_IN_FLIGHT = 4
 """Requests in flight, over all shards, with which the first run to an account begins."""
 
 

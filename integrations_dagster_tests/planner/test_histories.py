@@ -48,7 +48,7 @@ def play(world: World, history: list[tuple[Model, list[Fate], bool]]) -> None:
 
 
 HISTORY = st.lists(st.tuples(models(), fates, st.booleans()), min_size=1, max_size=5)
-RUN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+RUN = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @RUN

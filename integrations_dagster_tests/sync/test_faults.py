@@ -41,9 +41,17 @@ def people(count: int, version: int) -> list[dict[str, object]]:
     return [{"id": i, "email": f"p{i}@example.com", "firstname": f"Name {i} v{version}"} for i in range(count)]
 
 
+# One of each recovery; the others, and mode upsert, are in the slow tier.
+QUICK = {"429 with seconds", "HTML 503", "401 once", "reset after applying", "truncated body", "down for the whole run"}
+
+
 @pytest.mark.parametrize("mode", [Mode.MIRROR, pytest.param(Mode.UPSERT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("fault", "times", "survived"), [f[1:] for f in FAULTS], ids=[f[0].replace(" ", "-") for f in FAULTS]
+    ("fault", "times", "survived"),
+    [
+        pytest.param(*f[1:], id=f[0].replace(" ", "-"), marks=() if f[0] in QUICK else pytest.mark.slow)
+        for f in FAULTS
+    ],
 )
 def test_after_enough_runs_the_destination_equals_the_model(
     bench: Bench, fault: dict[str, Any], times: int | None, survived: bool, mode: Mode
@@ -70,7 +78,8 @@ def test_after_enough_runs_the_destination_equals_the_model(
     assert bench.run(sync).candidates == 0
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
 def test_faults_mixed_at_random(bench: Bench, seed: int) -> None:
     print(f"seed {seed}")
     choice = random.Random(seed)

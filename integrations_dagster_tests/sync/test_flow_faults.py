@@ -55,7 +55,7 @@ FAULTS: list[dict[str, Any]] = [
 ]
 NAMES = ["-".join(str(value) for value in fault.values()) for fault in FAULTS]
 MIXED = [fault for fault in FAULTS if fault["kind"] not in ("oversized", "endless", "slow_head", "hold")]
-QUICK = {(kind.name, name) for kind in (PLAIN, KEYED, JOB, VERIFIED) for name in ("reset-True", "reset-False")}
+QUICK = {(kind.name, name) for kind in (PLAIN, KEYED, VERIFIED) for name in ("reset-True", "reset-False")}
 
 
 def cases() -> Iterator[Any]:
