@@ -21,6 +21,8 @@ from integrations_dagster.destinations.errors import DestinationError, Refused, 
 
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer beyond which it is not read."""
+LATE_PARTS = 3
+"""Parts of an answer that are read although the time is up: a process that was stopped finds the whole answer there."""
 CONNECT_TIMEOUT = 10.0
 """Seconds to establish a connection."""
 GZIP_FROM = 1400
@@ -127,9 +129,10 @@ class HttpSession:
 
     def _read(self, answer: requests.Response, started: float) -> bytes:
         parts: list[bytes] = []
-        size = 0
+        size = late = 0
         while True:
-            if time.monotonic() - started > self.timeout:
+            late += time.monotonic() - started > self.timeout
+            if late > LATE_PARTS:
                 raise NoAnswer(f"The answer took longer than {self.timeout:g} s.", "TIMEOUT")
             # What has arrived, not a full block: a trickle must not hide from the clock.
             part = answer.raw.read1(65536, decode_content=True)

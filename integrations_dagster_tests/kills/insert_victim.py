@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,28 @@ from integrations_dagster_tests.sync.flows import KINDS, Place
 from integrations_dagster_tests.sync.harness import Bench
 
 
-def sync_of(bench: Bench, kind: str, name: str) -> SyncSpec:
+def sync_of(bench: Bench, kind: str, name: str, *, in_flight: int = 4) -> SyncSpec:
     """The sync of a victim; the test that watches it uses the same."""
     (flow,) = (flow for flow in KINDS if flow.name == kind)
     model = bench.model("people", "SELECT * FROM people")
     # A short timeout: it bounds how long the run after a kill waits for requests that were in flight.
-    return Place(flow, name, bench.client).sync(model, max_attempts=1000, timeout=1.0)
+    return Place(flow, name, bench.client).sync(model, max_attempts=1000, timeout=1.0, in_flight=in_flight)
 
 
 class StoppingLedger(Ledger):
     """Stops the process between the record of a batch and its request."""
 
     left = 0
-    _counting = threading.Lock()
 
     def open_batch(self, *args: Any, **kwargs: Any) -> OpenBatch:
         batch = super().open_batch(*args, **kwargs)
-        with self._counting:
+        # No other thread is within a transaction: SQLite would be locked as long as the process is stopped.
+        with self._writing:
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGSTOP)
+                # The kernel stops the other threads a moment later; until then they must not begin one.
+                time.sleep(0.2)
         return batch
 
 
@@ -61,7 +63,8 @@ def main() -> None:
         ledger.left = asked.stop_after
         bench.ledger = ledger
     try:
-        report = bench.run(sync_of(bench, asked.kind, asked.name))
+        # One at a time where it stops itself: then nothing but that one batch is on its way.
+        report = bench.run(sync_of(bench, asked.kind, asked.name, in_flight=1 if asked.stop_after else 4))
     except LeaseLost as lost:
         print(f"lease lost: {lost}", flush=True)
         raise SystemExit(3) from None

@@ -48,10 +48,7 @@ QUICK = {"429 with seconds", "HTML 503", "401 once", "reset after applying", "tr
 @pytest.mark.parametrize("mode", [Mode.MIRROR, pytest.param(Mode.UPSERT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("fault", "times", "survived"),
-    [
-        pytest.param(*f[1:], id=f[0].replace(" ", "-"), marks=() if f[0] in QUICK else pytest.mark.slow)
-        for f in FAULTS
-    ],
+    [pytest.param(*f[1:], id=f[0].replace(" ", "-"), marks=() if f[0] in QUICK else pytest.mark.slow) for f in FAULTS],
 )
 def test_after_enough_runs_the_destination_equals_the_model(
     bench: Bench, fault: dict[str, Any], times: int | None, survived: bool, mode: Mode
