@@ -129,7 +129,19 @@ class AccountGate:
             self.ledger.reported(self.use, usage.seconds, requests=usage.limit, remaining=usage.remaining)
 
 
-class BatchPermits:
+class _GatePermits:
+    """What is the same for all leave that a gate gives."""
+
+    def __init__(self, gate: AccountGate) -> None:
+        self._gate = gate
+        self.silenced = gate.silenced
+        self.throttled = gate.throttled
+        self.answered = gate.answered
+        self.worked = gate.worked
+        self.flight = gate.flight
+
+
+class BatchPermits(_GatePermits):
     """Leave for the requests of one recorded batch; each but the first renews its record.
 
     Args:
@@ -148,17 +160,12 @@ class BatchPermits:
         granted: bool,
         lifetime: float | None = None,
     ) -> None:
-        self._gate = gate
+        super().__init__(gate)
         self._record = record
         self._shard = shard
         self._timeout = timeout
         self._fresh = granted
         self._not_after = None if lifetime is None else record.opened + lifetime - timeout
-        self.silenced = gate.silenced
-        self.throttled = gate.throttled
-        self.answered = gate.answered
-        self.worked = gate.worked
-        self.flight = gate.flight
 
     def ask(self) -> Permit:
         """Leave for the next request.
@@ -184,16 +191,8 @@ class BatchPermits:
         self._gate.ledger.remember(self._record, reference)
 
 
-class LoosePermits:
+class LoosePermits(_GatePermits):
     """Leave for requests that change nothing and belong to no batch: who the account is, look-ups."""
-
-    def __init__(self, gate: AccountGate) -> None:
-        self._gate = gate
-        self.silenced = gate.silenced
-        self.throttled = gate.throttled
-        self.answered = gate.answered
-        self.worked = gate.worked
-        self.flight = gate.flight
 
     def ask(self) -> Permit:
         """Leave for the next request.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -47,20 +47,20 @@ _NAMED_BY = ("name", "property", "propertyName", "field", "fieldName", "key", "a
 """Names of what names a field in a body that lists fields as {"name": ..., "value": ...}."""
 
 
-def scrub_reason(reason: str, row: Row, sensitive: frozenset[str]) -> str:
-    """A reason without the row's sensitive values: vendors quote what they refuse.
+def scrub_reason(reason: str, rows: Sequence[Row], sensitive: frozenset[str]) -> str:
+    """A reason without the sensitive values of a batch's rows: vendors quote what they refuse, and of whom they like.
 
     Args:
-        reason: What the destination, or we, say of the row.
-        row: Its payload tells the values; without one, the reason is withheld.
+        reason: What the destination, or we, say of a row or of the batch.
+        rows: Their payloads tell the values; where one has none, the reason is withheld.
         sensitive: Target fields that the sync marks as sensitive.
     """
     if not sensitive or not reason:
         return reason
-    if not row.payload and row.action is not Action.DELETE:
+    if any(not row.payload and row.action is not Action.DELETE for row in rows):
         # A batch that is taken up again may be known without what it sent.
         return WITHHELD
-    return mask_values(reason, (value for name, value in row.payload.items() if name in sensitive))
+    return mask_values(reason, (value for row in rows for name, value in row.payload.items() if name in sensitive))
 
 
 def mask_values(text: str, values: Iterable[Any]) -> str:

@@ -9,14 +9,14 @@ from integrations_dagster.delivery.engine import RetrySettings
 from integrations_dagster.delivery.gate import AccountGate
 from integrations_dagster.delivery.limits import Concurrency
 from integrations_dagster.delivery.request_log import FOLDER, RequestLogFile
-from integrations_dagster.delivery.scrub import WITHHELD, Scrubber, mask_values, url_secrets
+from integrations_dagster.delivery.scrub import Scrubber, scrub_reason, url_secrets
 from integrations_dagster.delivery.sender import Sending
 from integrations_dagster.ledger.leases import ShardLease
 from integrations_dagster.planner.state import Home, slug
 from integrations_dagster.sync.account import Connected, account_key, use_of
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.spec import Env, SyncSpec
-from integrations_dagster.vocabulary import Action, Outcome, Row
+from integrations_dagster.vocabulary import Outcome, Row
 
 FIRST_IN_FLIGHT = 4
 """Requests in flight, over all shards, with which the first run to an account begins."""
@@ -75,14 +75,7 @@ def open_line(
     scrubber = Scrubber(lambda: _secrets(sync, connected))
 
     def scrub_all(rows: Sequence[Row], text: str) -> str:
-        text = scrubber.text(text)
-        if not text or not sync.sensitive:
-            return text
-        if any(row.action is not Action.DELETE and not row.payload for row in rows):
-            # A job that is asked for without its rows: what it quotes cannot be told.
-            return WITHHELD
-        values = (value for row in rows for name, value in row.payload.items() if name in sync.sensitive)
-        return mask_values(text, values)
+        return scrub_reason(scrubber.text(text), rows, sync.sensitive)
 
     return Sending(
         sync=sync.name,

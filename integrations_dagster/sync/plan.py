@@ -90,10 +90,10 @@ def plan(
         started = time.monotonic()
         previous = home.manifest()
         held = HeldState(lease, home)
-        # Named before rows are resolved: what is found out about them is folded with the rest.
-        fold_into(ctx, held, spacing=spacing_of(sync))
+        # Rows in doubt are named before they are resolved; what is found out about them is folded after it.
+        fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest)
         resolved = resolve(sync, ctx, connected, held)
-        manifest = fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest)
+        manifest = fold_into(ctx, held, spacing=spacing_of(sync)) if resolved else home.manifest()
         drop_plans(home)
         prune(home.folder / FOLDER, sync.destination.log_days, ctx.ledger.now())
         folder = home.plan_folder(ctx.run_id)
