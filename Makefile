@@ -80,8 +80,8 @@ $(READY): requirements.lock pyproject.toml
 lock:
 	@rm -rf .venv-lock && $${PYTHON:-python3} -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@echo 'setuptools>=77' | .venv-lock/bin/uv pip compile pyproject.toml - --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-header --no-emit-index-url --no-strip-extras --upgrade --quiet \
+	@echo 'setuptools>=77' | .venv-lock/bin/uv pip compile pyproject.toml - --all-extras --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-strip-extras --upgrade --quiet \
 		--output-file requirements.lock.new
 	@{ echo "# Exact versions of pyproject.toml's dependencies, for all platforms and Pythons from 3.11 on: make lock"; \
 		cat requirements.lock.new; } > requirements.lock
