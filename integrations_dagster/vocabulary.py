@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def per_row(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass to the type checker, and a plain one with slots at run time.
+
+    For what is made once for every row: Python's own guard makes that seven times as slow.
+    """
+    return dataclass(slots=True, unsafe_hash=True)(cls)
 
 
 class Mode(StrEnum):
@@ -130,7 +141,7 @@ class Worker:
     started: float
 
 
-@dataclass(frozen=True, slots=True)
+@per_row
 class Row:
     """One candidate, as a destination's flow sees it.
 
@@ -166,7 +177,7 @@ class Row:
         return len(self.encoded)
 
 
-@dataclass(frozen=True, slots=True)
+@per_row
 class Outcome:
     """What became of one row.
 

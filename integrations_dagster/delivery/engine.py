@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import tenacity
 
 from integrations_dagster.delivery.credentials import Credentials, Grant
 from integrations_dagster.delivery.exchange import Exchange
+from integrations_dagster.delivery.permits import Departure, Permit, Permits, Stopped, TooLate
 from integrations_dagster.delivery.session import HttpSession, NotSent
 from integrations_dagster.destinations.base import Destination, Flow, Pause, Remember, Repeat, Request, Response
 from integrations_dagster.destinations.errors import (
@@ -34,10 +35,6 @@ RECHECK = 0.05
 """Seconds of waiting after which leave to send is asked for again if the account was silenced meanwhile."""
 
 
-class Stopped(Exception):
-    """The run is being cancelled, or has given up: nothing new is sent."""
-
-
 @dataclass(frozen=True, slots=True)
 class RetrySettings:
     """How long to try.
@@ -53,53 +50,6 @@ class RetrySettings:
     base: float = 0.5
     cap: float = 15.0
     patience: float = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Leave to send one request.
-
-    Attributes:
-        delay: Seconds from now until it may be sent.
-        send_before: Latest moment of sending, seconds since the epoch.
-        serial: See `ledger.quotas.Granted`.
-    """
-
-    delay: float
-    send_before: float
-    serial: int = 0
-
-
-class Permits(Protocol):
-    """Gives leave to send, and is told what answers say of the account."""
-
-    def ask(self) -> Permit:
-        """Leave to send the next request; raises where sending is not allowed any more."""
-        ...
-
-    def flight(self) -> AbstractContextManager[None]:
-        """Waits for a place among the requests in flight, and keeps it."""
-        ...
-
-    def silenced(self) -> bool:
-        """Whether the account asked for silence after leave was given."""
-        ...
-
-    def throttled(self, permit: Permit, wait: float | None) -> None:
-        """The request was throttled; whoever asks next is told to wait."""
-        ...
-
-    def answered(self, response: Response, seconds: float) -> None:
-        """An answer came, of whatever kind, so many seconds after its request."""
-        ...
-
-    def worked(self) -> None:
-        """The destination did what it is for: it is not down."""
-        ...
-
-    def remember(self, reference: str) -> None:
-        """The flow's work goes on at the destination under this name."""
-        ...
 
 
 @dataclass(slots=True)
@@ -171,37 +121,36 @@ class Drive:
         """Send one request as soon as the account allows."""
         while True:
             permit, grant = self._permit()
-            with self.permits.flight():
-                if self.stop.is_set():
-                    raise Stopped
-                # Its turn may have come late.
-                if time.time() <= permit.send_before:
-                    return self._exchange(request, permit, grant)
+            departure = Departure(self.permits, permit, self.stop)
+            try:
+                return self._exchange(request, permit, grant, departure)
+            except TooLate:
+                continue
 
-    def _exchange(self, request: Request, permit: Permit, grant: Grant) -> Response:
-        started, at = time.monotonic(), time.time()
-        self.traffic.requests += 1
-        self.traffic.bytes += len(request.body or b"")
+    def _exchange(self, request: Request, permit: Permit, grant: Grant, departure: Departure) -> Response:
         response: Response | None = None
         error: DestinationError | None = None
         try:
-            response = self.session.send(self._signed(request), grant)
-            self.permits.answered(response, time.monotonic() - started)
+            response = self.session.send(self._signed(request), grant, departure)
+            self.permits.answered(response, time.monotonic() - departure.started)
             with _readable(self.destination.label):
                 self.destination.classify(request, response)
         except DestinationError as raised:
             error = raised
-            self._failed(raised, request, at)
+            self._failed(raised, request, departure.at)
             if isinstance(raised, Throttled):
                 self.permits.throttled(permit, raised.wait)
             elif isinstance(raised, Unauthorized):
                 self._renew(grant)
             raise
         finally:
-            milliseconds = round((time.monotonic() - started) * 1000)
-            self.traffic.latencies_ms.append(milliseconds)
-            self._note(at, request, response, error, milliseconds)
-        self._sent = at
+            if departure.gone or error is not None:
+                self.traffic.requests += 1
+                self.traffic.bytes += len(request.body or b"")
+                milliseconds = round((time.monotonic() - departure.started) * 1000)
+                self.traffic.latencies_ms.append(milliseconds)
+                self._note(departure.at, request, response, error, milliseconds)
+        self._sent = departure.at
         return response
 
     def _permit(self) -> tuple[Permit, Grant]:

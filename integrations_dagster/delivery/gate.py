@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from integrations_dagster.delivery.engine import Permit, Stopped
 from integrations_dagster.delivery.limits import Concurrency
+from integrations_dagster.delivery.permits import Permit, Stopped
 from integrations_dagster.destinations.base import Destination, Response, Usage
 from integrations_dagster.ledger.leases import ShardLease
 from integrations_dagster.ledger.quotas import PACED, Circuit, Granted, NoSlot, Use
@@ -57,7 +57,7 @@ class AccountGate:
                 yield
 
     def flight(self) -> AbstractContextManager[None]:
-        """The time of one request, from its first byte sent to its last byte read."""
+        """The time of one request, from its first byte sent to the head of its answer."""
         return self.concurrency.slot(self._stop)
 
     def worked_since(self, moment: float) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Credentials
-from integrations_dagster.delivery.engine import Drive, RetrySettings, Stopped, refusal
+from integrations_dagster.delivery.engine import Drive, RetrySettings, refusal
 from integrations_dagster.delivery.exchange import RequestLog
 from integrations_dagster.delivery.gate import AccountGate, BatchPermits
+from integrations_dagster.delivery.permits import Stopped
 from integrations_dagster.delivery.session import HttpSession
 from integrations_dagster.destinations.base import Batch, Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import (
@@ -21,7 +22,6 @@ from integrations_dagster.destinations.errors import (
     TooLarge,
     Unavailable,
 )
-from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import ShardLease
 from integrations_dagster.ledger.quotas import CircuitOpen, Granted, QuotaSpent
 from integrations_dagster.ledger.store import Ledger
@@ -205,7 +205,6 @@ class Sender:
 
     def _open(self, rows: tuple[Row, ...], repeat: Repeat) -> OpenBatch:
         sending = self._sending
-        sent = tuple(SentRow.of(row) for row in rows)
         payloads = tuple(row.encoded for row in rows) if repeat is Repeat.WITH_KEY else ()
         key = uuid.uuid4().hex
         opened: list[OpenBatch] = []
@@ -214,7 +213,7 @@ class Sender:
             opened.append(
                 sending.ledger.open_batch(
                     sending.shard,
-                    sent,
+                    rows,
                     idempotency_key=key,
                     repeatable=repeat is Repeat.ALWAYS,
                     timeout=self._timeout,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 from urllib.parse import urlencode
 
 import requests
@@ -43,6 +44,23 @@ class NoAnswer(Unavailable):
     """The request was sent, wholly or in part, and no usable answer came: what it did is unknown."""
 
 
+class _OneHost(HTTPAdapter):
+    """All requests go to one host in one way: what leads there is found once, not for every request."""
+
+    _pool: urllib3.connectionpool.ConnectionPool | None = None
+
+    def get_connection_with_tls_context(
+        self,
+        request: requests.PreparedRequest,
+        verify: bool | str | None,
+        proxies: Mapping[str, str] | None = None,
+        cert: Any = None,
+    ) -> Any:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        return self._pool
+
+
 class HttpSession:
     """Sends requests to one account. One instance belongs to one thread.
 
@@ -57,48 +75,59 @@ class HttpSession:
         self._compress = compress
         self.timeout = account.timeout
         # Retries are the engine's, which records each attempt before it is made.
-        self._adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._adapter = _OneHost(pool_connections=1, pool_maxsize=1, max_retries=0)
         with _translated(account), requests.Session() as session:
             # Asked once: looking for proxies in the environment on every request costs more than the rest.
             settings = session.merge_environment_settings(account.base_url, {}, True, None, None)
         self._proxies, self._cert = settings["proxies"], settings["cert"]
         self._verify: bool | str = settings["verify"] or True
         self._last: tuple[bytes, bytes] = (b"", b"")
+        self._prepared = ("", "")
 
     def close(self) -> None:
         """Close the connection."""
         self._adapter.close()
 
-    def send(self, request: Request, grant: Grant) -> Response:
+    def send(self, request: Request, grant: Grant, flight: AbstractContextManager[None] | None = None) -> Response:
         """Send one request and read its answer whole, whatever its status. Redirects are not followed.
+
+        Args:
+            flight: Entered right before the first byte is sent, and left when the head of the answer is there: what
+                happens before and after is no work of the destination's.
 
         Raises:
             NotSent: No connection.
             NoAnswer: The connection broke, the time was up, or the answer was too long to read.
             Refused: No request can be made of what the settings say.
         """
-        started = time.monotonic()
         with _translated(self._account):
             prepared = self._prepare(request, grant)
-            # The adapter, not the session: no cookies, redirects or hooks, which cost as much as the rest.
-            with self._adapter.send(
-                prepared,
-                # The total bounds connecting and the wait for the answer's head together; `_read` bounds the rest.
-                timeout=urllib3.Timeout(  # type: ignore[arg-type]  # handed on; the stubs know numbers only
-                    total=self.timeout, connect=min(CONNECT_TIMEOUT, self.timeout), read=self.timeout
-                ),
-                stream=True,
-                proxies=self._proxies,
-                verify=self._verify,
-                cert=self._cert,
-            ) as answer:
+            # The total bounds connecting and the wait for the answer's head together; `_read` bounds the rest.
+            timeout = urllib3.Timeout(total=self.timeout, connect=min(CONNECT_TIMEOUT, self.timeout), read=self.timeout)
+            with flight or nullcontext():
+                started = time.monotonic()
+                # The adapter, not the session: no cookies, redirects or hooks, which cost as much as the rest.
+                answer = self._adapter.send(
+                    prepared,
+                    timeout=timeout,  # type: ignore[arg-type]  # handed on; the stubs know numbers only
+                    stream=True,
+                    proxies=self._proxies,
+                    verify=self._verify,
+                    cert=self._cert,
+                )
+            with answer:
                 body = self._read(answer, started)
                 return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body)
 
     def _prepare(self, request: Request, grant: Grant) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
         prepared.prepare_method(request.method)
-        prepared.prepare_url(self._url(request.path, grant), None)
+        url = self._url(request.path, grant)
+        # A sync asks for one or two paths, again and again.
+        if url != self._prepared[0]:
+            prepared.prepare_url(url, None)
+            self._prepared = (url, prepared.url or url)
+        prepared.url = self._prepared[1]
         headers = CaseInsensitiveDict(_HEADERS)
         body = request.body
         if body is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,20 +37,20 @@ class Lookup:
 class _Rows:
     """The rows of a batch by everything that an answer may name them by."""
 
-    def __init__(self, batch: Batch, indexes: Iterable[int], normalize: Callable[[str], str]) -> None:
-        self._rows = [(index, batch.rows[index]) for index in indexes]
+    def __init__(self, batch: Batch, indexes: Sequence[int], normalize: Callable[[str], str]) -> None:
+        self._batch, self._indexes = batch, indexes
         # Without match fields the match value is the primary key, which HubSpot has never seen.
         self._field = batch.match_fields[0] if batch.match_fields else None
         self._normalize = normalize
         self._by_id = batch.action is Action.UPDATE
-        self._traces = {trace_of(row): index for index, row in self._rows}
+        self._traces = {trace_of(batch.rows[index]): index for index in indexes}
 
     @cached_property
     def _keys(self) -> dict[str, int]:
         """An update is sent by record id, anything else by match value; a key that two rows share names neither."""
         if self._field is None:
             return {}
-        keys = [(self._key(row), index) for index, row in self._rows]
+        keys = [(self._key(self._batch.rows[index]), index) for index in self._indexes]
         count = Counter(key for key, _ in keys)
         return {key: index for key, index in keys if count[key] == 1}
 
@@ -94,14 +94,15 @@ def read_write(batch: Batch, response: Response, normalize: Callable[[str], str]
     """
     results, errors, id_ = _document(response)
     rows = _Rows(batch, range(len(batch.rows)), normalize)
+    creates = batch.action is Action.CREATE
     outcomes: dict[int, Outcome] = {}
     for result in results:
         index = rows.of_result(result)
         record = result.get("id")
-        if index is not None and isinstance(record, str | int) and not isinstance(record, bool):
-            made = batch.action is Action.CREATE or result.get("new") is True
-            status = Status.CREATED if made else Status.UPDATED
-            outcomes.setdefault(index, Outcome(status, str(record)))
+        if index is None or index in outcomes or type(record) not in (str, int):
+            continue
+        status = Status.CREATED if creates or result.get("new") is True else Status.UPDATED
+        outcomes[index] = Outcome(status, str(record))
     strangers = []
     for error in errors:
         indexes = rows.of_error(error)
@@ -122,7 +123,7 @@ def read_write(batch: Batch, response: Response, normalize: Callable[[str], str]
     return [outcomes.get(index, unknown) for index in range(len(batch.rows))]
 
 
-def read_lookup(batch: Batch, indexes: Iterable[int], response: Response, normalize: Callable[[str], str]) -> Lookup:
+def read_lookup(batch: Batch, indexes: Sequence[int], response: Response, normalize: Callable[[str], str]) -> Lookup:
     """What the answer to a batch/read by match value tells of some rows of a batch.
 
     Raises:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from integrations_dagster.vocabulary import Action, Change, Outcome, Row, Status, Worker
@@ -41,13 +40,6 @@ class SentRow(NamedTuple):
     destination_id: str | None
     source_digest: str
     payload_digest: str
-
-    @classmethod
-    def of(cls, row: Row) -> SentRow:
-        return cls._make(_KEPT(row))
-
-
-_KEPT = attrgetter(*SentRow._fields)
 
 
 @dataclass(frozen=True)
@@ -114,12 +106,12 @@ def unpack(blob: bytes | None) -> Any:
     return json.loads(zlib.decompress(blob)) if blob else []
 
 
-def _columns(names: str, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    """Rows as columns, `n` their number; a column with one value throughout is a list of that value alone."""
-    result: dict[str, Any] = {"n": len(rows)}
-    for name, column in zip(names, zip(*rows, strict=True), strict=True):
+def _columns(names: str, count: int, columns: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Columns by name, `n` their length; one with the same value throughout is a list of that value alone."""
+    result: dict[str, Any] = {"n": count}
+    for name, column in zip(names, columns, strict=True):
         first = column[0]
-        result[name] = column[:1] if column[-1] == first and column.count(first) == len(column) else column
+        result[name] = column[:1] if column[-1] == first and column.count(first) == count else column
     return result
 
 
@@ -134,12 +126,26 @@ def _unpack_columns(names: str, blob: bytes) -> Any:
 
 def _columns_text(names: str, blob: bytes) -> bytes:
     text = zlib.decompress(blob)
-    return text if text.startswith(b"{") else _ENCODE(_columns(names, json.loads(text))).encode("utf-8", "replace")
+    if text.startswith(b"{"):
+        return text
+    rows = json.loads(text)
+    return _ENCODE(_columns(names, len(rows), zip(*rows, strict=True))).encode("utf-8", "replace")
 
 
-def pack_rows(rows: Sequence[SentRow]) -> bytes:
-    """Pack at least one row."""
-    return pack(_columns(_ROW_NAMES, rows))
+def pack_rows(rows: Sequence[Row | SentRow]) -> bytes:
+    """Pack what a `SentRow` has of at least one row."""
+    columns = (
+        [row.ordinal for row in rows],
+        [row.key for row in rows],
+        [row.match for row in rows],
+        [row.change for row in rows],
+        [row.action for row in rows],
+        [row.partition for row in rows],
+        [row.destination_id for row in rows],
+        [row.source_digest for row in rows],
+        [row.payload_digest for row in rows],
+    )
+    return pack(_columns(_ROW_NAMES, len(rows), columns))
 
 
 def unpack_rows(blob: bytes) -> tuple[SentRow, ...]:
@@ -164,8 +170,14 @@ def row_count(text: bytes) -> int:
 
 def pack_outcomes(outcomes: Sequence[Outcome]) -> bytes:
     """Pack at least one outcome."""
-    rows = [(o.status, o.destination_id, o.code, o.reason, o.request_id) for o in outcomes]
-    return pack(_columns(_OUTCOME_NAMES, rows))
+    columns = (
+        [o.status for o in outcomes],
+        [o.destination_id for o in outcomes],
+        [o.code for o in outcomes],
+        [o.reason for o in outcomes],
+        [o.request_id for o in outcomes],
+    )
+    return pack(_columns(_OUTCOME_NAMES, len(outcomes), columns))
 
 
 def unpack_outcomes(blob: bytes | None) -> tuple[Outcome, ...]:

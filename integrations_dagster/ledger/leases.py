@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from integrations_dagster.ledger.database import Database
+from integrations_dagster.ledger.prepared import Prepared
 from integrations_dagster.ledger.schema import leases, shards
 from integrations_dagster.vocabulary import LeaseHeld, LeaseLost, Worker
 
@@ -173,7 +174,7 @@ class Leases(Database):
             yield
 
     def _check_lease(self, connection: Connection, lease: Lease) -> None:
-        self._check_row(connection.execute(_LEASE, {"state": lease.state_key}).first(), lease)
+        self._check_row(_LEASE.first(connection, state=lease.state_key), lease)
 
     def _check_row(self, row: Any, lease: Lease) -> None:
         if row is None or row.fence != lease.fence or row.released:
@@ -205,7 +206,7 @@ class Leases(Database):
 
     def _check_shard(self, tx: Connection, shard: ShardLease) -> None:
         lease = shard.lease
-        row = tx.execute(_SHARD, {"state": lease.state_key, "run": lease.run_id, "index": shard.shard}).first()
+        row = _SHARD.first(tx, state=lease.state_key, run=lease.run_id, index=shard.shard)
         self._check_row(row, lease)
         if row is None or row.shard_fence != shard.fence:
             raise LeaseLost(
@@ -214,11 +215,10 @@ class Leases(Database):
             )
 
 
-# Made once: building a statement costs several times as much as running it, and these run for every batch.
-_LEASE = sa.select(leases.c.fence, leases.c.run_id, leases.c.released).where(
-    leases.c.state_key == sa.bindparam("state")
+_LEASE = Prepared(
+    sa.select(leases.c.fence, leases.c.run_id, leases.c.released).where(leases.c.state_key == sa.bindparam("state"))
 )
-_SHARD = (
+_SHARD = Prepared(
     sa.select(leases.c.fence, leases.c.run_id, leases.c.released, shards.c.fence.label("shard_fence"))
     .select_from(
         leases.outerjoin(

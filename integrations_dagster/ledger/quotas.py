@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.ledger.leases import Leases
 from integrations_dagster.ledger.pace import Pace
+from integrations_dagster.ledger.prepared import Prepared
 from integrations_dagster.ledger.schema import accounts, batches, quotas, slots
 from integrations_dagster.ledger.windows import Window
 from integrations_dagster.vocabulary import IntegrationsError
@@ -107,7 +108,7 @@ class Quotas(Leases):
             NoSlot: See there.
             QuotaSpent: See there.
         """
-        row = tx.execute(_ACCOUNT, {"name": use.account}).first()
+        row = _ACCOUNT.first(tx, name=use.account)
         at, serial = now, 0
         if row is not None:
             if row.opened is not None and (row.opened_by == use.run_id or row.opened > use.began):
@@ -119,7 +120,7 @@ class Quotas(Leases):
         if row is not None and row.rate is not None:
             at, pace = _pace(row).grant(at)
             serial = pace.granted
-            tx.execute(_SET_PACE, {"name": use.account, **asdict(pace)})
+            _SET_PACE.changed(tx, name=use.account, **asdict(pace))
         if at - now > LONGEST_DELAY:
             raise QuotaSpent(
                 f"The account asks for {_duration(at - now)} of silence.",
@@ -142,7 +143,7 @@ class Quotas(Leases):
         tx.execute(slots.delete().where(slots.c.holder == holder))
 
     def _through_quotas(self, tx: Connection, use: Use, now: float, at: float) -> float:
-        rows = tx.execute(_QUOTAS, {"name": use.account}).all()
+        rows = _QUOTAS.all(tx, name=use.account)
         known = {row.seconds: row for row in rows}
         paced: list[Window] = []
         for seconds, allowed in self._windows(use, known).items():
@@ -183,7 +184,7 @@ class Quotas(Leases):
         return {**reported, **windows}
 
     def _set_quota(self, tx: Connection, account: str, seconds: float, **values: Any) -> None:
-        tx.execute(_SET_QUOTA, {"name": account, "window": seconds, **values})
+        _SET_QUOTA.changed(tx, name=account, window=seconds, **values)
 
     def grant(self, use: Use) -> Granted:
         """Grant a request that belongs to no batch (who the account is, a look-up).
@@ -329,15 +330,14 @@ class Quotas(Leases):
             tx.execute(accounts.update().where(where).values(opened=None, opened_by=None, reason=None))
 
 
-# Made once: building a statement costs several times as much as running it, and these run for every request.
-_ACCOUNT = sa.select(accounts).where(accounts.c.account == sa.bindparam("name")).with_for_update()
-_QUOTAS = sa.select(quotas).where(quotas.c.account == sa.bindparam("name")).with_for_update()
-_SET_QUOTA = (
+_ACCOUNT = Prepared(sa.select(accounts).where(accounts.c.account == sa.bindparam("name")).with_for_update())
+_QUOTAS = Prepared(sa.select(quotas).where(quotas.c.account == sa.bindparam("name")).with_for_update())
+_SET_QUOTA = Prepared(
     quotas.update()
     .where(quotas.c.account == sa.bindparam("name"), quotas.c.seconds == sa.bindparam("window"))
     .values(arrival=sa.bindparam("arrival"), started=sa.bindparam("started"), used=sa.bindparam("used"))
 )
-_SET_PACE = (
+_SET_PACE = Prepared(
     accounts.update()
     .where(accounts.c.account == sa.bindparam("name"))
     .values(**{name: sa.bindparam(name) for name in asdict(Pace())})

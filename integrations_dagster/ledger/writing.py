@@ -17,9 +17,10 @@ from integrations_dagster.ledger.batches import (
     pack_rows,
 )
 from integrations_dagster.ledger.leases import ShardLease
+from integrations_dagster.ledger.prepared import Prepared
 from integrations_dagster.ledger.quotas import Granted, Quotas, Use
 from integrations_dagster.ledger.schema import batches, counters, quiet
-from integrations_dagster.vocabulary import ABSENT, IntegrationsError, Outcome, Status, Traffic
+from integrations_dagster.vocabulary import ABSENT, IntegrationsError, Outcome, Row, Status, Traffic
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class OpenBatch:
     attempt: int
     idempotency_key: str
     repeatable: bool
-    rows: tuple[SentRow, ...]
+    rows: tuple[Row | SentRow, ...]
     send_before: float
     deadline: float
     granted: Granted = field(default_factory=Granted)
@@ -56,9 +57,12 @@ class AlreadyClosed(IntegrationsError):
     """A batch that was to be sent again has been answered meanwhile."""
 
 
-# Made once: building a statement costs several times as much as running it, and these run for every batch.
-_INSERT = batches.insert()
-_CLOSE = (
+_OPENED = (
+    "state_key", "run_id", "shard", "shard_fence", "attempt", "idempotency_key", "repeatable", "account", "payloads",
+    "host", "pid", "pid_started", "opened", "deadline", "status", "rows",
+)  # fmt: skip
+_INSERT = Prepared(batches.insert().values({name: sa.bindparam(name) for name in _OPENED}).returning(batches.c.id))
+_CLOSE = Prepared(
     batches.update()
     .where(batches.c.id == sa.bindparam("batch"), batches.c.status == BatchStatus.OPEN.value)
     .values(
@@ -69,8 +73,10 @@ _CLOSE = (
         traffic=sa.bindparam("cost"),
     )
 )
-_SETTLED = batches.update().where(batches.c.id == sa.bindparam("batch")).values(payloads=None, reference=None)
-_NUMBER = (
+_SETTLED = Prepared(
+    batches.update().where(batches.c.id == sa.bindparam("batch")).values(payloads=sa.null(), reference=sa.null())
+)
+_NUMBER = Prepared(
     counters.update()
     .where(counters.c.state_key == sa.bindparam("state"))
     .values(number=counters.c.number + 1)
@@ -84,7 +90,7 @@ class BatchWriting(Quotas):
     def open_batch(
         self,
         shard: ShardLease,
-        rows: tuple[SentRow, ...],
+        rows: tuple[Row | SentRow, ...],
         *,
         idempotency_key: str,
         repeatable: bool,
@@ -118,31 +124,28 @@ class BatchWriting(Quotas):
             granted = Granted() if use is None else self._grant(tx, use, now, idempotency_key, expires)
             send_before = now + granted.delay + send_within
             deadline = send_before + timeout
-            result = tx.execute(
-                _INSERT,
-                {
-                    "state_key": shard.lease.state_key,
-                    "run_id": shard.lease.run_id,
-                    "shard": shard.shard,
-                    "shard_fence": shard.fence,
-                    "attempt": 1,
-                    "idempotency_key": idempotency_key,
-                    "repeatable": repeatable,
-                    "account": None if use is None else use.account,
-                    "payloads": kept,
-                    "host": shard.worker.host,
-                    "pid": shard.worker.pid,
-                    "pid_started": shard.worker.started,
-                    "opened": now,
-                    "deadline": deadline,
-                    "status": BatchStatus.OPEN,
-                    "rows": packed,
-                },
+            id_ = int(
+                _INSERT.first(
+                    tx,
+                    state_key=shard.lease.state_key,
+                    run_id=shard.lease.run_id,
+                    shard=shard.shard,
+                    shard_fence=shard.fence,
+                    attempt=1,
+                    idempotency_key=idempotency_key,
+                    repeatable=repeatable,
+                    account=None if use is None else use.account,
+                    payloads=kept,
+                    host=shard.worker.host,
+                    pid=shard.worker.pid,
+                    pid_started=shard.worker.started,
+                    opened=now,
+                    deadline=deadline,
+                    status=BatchStatus.OPEN,
+                    rows=packed,
+                ).id
             )
-            inserted = result.inserted_primary_key
-            assert inserted is not None
             slot = use is not None and use.concurrency is not None
-            id_ = int(inserted[0])
             return OpenBatch(
                 id_, shard, 1, idempotency_key, repeatable, rows, send_before, deadline, granted, slot, opened=now
             )
@@ -217,7 +220,7 @@ class BatchWriting(Quotas):
                 self._insert_late(tx, batch, told, cost)
             if not batch.repeatable:
                 # Whatever was in doubt about it is answered now.
-                tx.execute(_SETTLED, {"batch": batch.id})
+                _SETTLED.changed(tx, batch=batch.id)
             return in_time
 
         return self._together(change)
@@ -309,14 +312,14 @@ class BatchWriting(Quotas):
         again = batch.reopened and status is BatchStatus.UNKNOWN
         number = None if again else self._next_number(tx, batch.shard.lease.state_key)
         values = {"to": status, "as_number": number, "at": self.now(), "told": told, "cost": cost}
-        return tx.execute(_CLOSE, {"batch": batch.id, **values}).rowcount == 1
+        return _CLOSE.changed(tx, batch=batch.id, **values) == 1
 
     def _next_number(self, tx: Connection, state_key: str) -> int:
-        number = tx.execute(_NUMBER, {"state": state_key}).scalar()
-        if number is None:
+        row = _NUMBER.first(tx, state=state_key)
+        if row is None:
             tx.execute(counters.insert().values(state_key=state_key, number=1))
             return 1
-        return int(number)
+        return int(row.number)
 
     # Rows in doubt
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from integrations_dagster.delivery.engine import Stopped
+from integrations_dagster.delivery.permits import Stopped
 from integrations_dagster.delivery.sender import Sender
 from integrations_dagster.destinations.base import Batch, Flow, Repeat
 from integrations_dagster.destinations.errors import DestinationError

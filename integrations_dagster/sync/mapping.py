@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring
 from typing import Any
@@ -14,10 +13,10 @@ import pyarrow as pa
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.values import canonical_text
 from integrations_dagster.sync.spec import SyncSpec
-from integrations_dagster.vocabulary import Action, Change, Outcome, Row, Status
+from integrations_dagster.vocabulary import Action, Change, Outcome, Row, Status, per_row
 
 
-@dataclass(frozen=True, slots=True)
+@per_row
 class Mapped:
     """A candidate with its payload, or with the outcome that it has without a request.
 

@@ -130,8 +130,12 @@ class _Write:
         self._batch_rows = limits[Action.UPSERT].rows
         self._packer = Packer(limits)
         in_flight = max(1, sync.destination.in_flight // shard.of)
-        # More threads than requests in flight: while some wait for answers, others map, record and read.
-        self._pool: Pool[_Item] = Pool(in_flight + in_flight // 2, self._sender)
+        # More threads than requests in flight: while some wait for answers, others record and read. Whoever is ready to
+        # send has its batch in the ledger, and if the process dies its rows are in doubt where no request of it may be
+        # repeated: then fewer are ready.
+        repeats = all(destination.repeat(sync.object, action) is Repeat.ALWAYS for action in Action)
+        threads = 3 * in_flight if repeats else in_flight + in_flight // 2
+        self._pool: Pool[_Item] = Pool(threads, self._sender)
         home = Home.of(ctx.storage, sync.name, shard.account)
         self._sending = open_line(
             sync, ctx, self._connected, home, self._lease, self._count,

@@ -16,7 +16,8 @@ from pathlib import Path
 from integrations_dagster.delivery.accounts import Account, Auth
 from integrations_dagster.delivery.auth.registry import credentials
 from integrations_dagster.delivery.credentials import Credentials
-from integrations_dagster.delivery.engine import Drive, Permit, RetrySettings
+from integrations_dagster.delivery.engine import Drive, RetrySettings
+from integrations_dagster.delivery.permits import Permit
 from integrations_dagster.delivery.session import HttpSession
 from integrations_dagster.destinations.base import Flow, Repeat, Response
 from integrations_dagster.destinations.errors import DestinationError

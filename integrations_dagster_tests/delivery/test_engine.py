@@ -20,9 +20,10 @@ from cryptography.x509.oid import NameOID
 
 from integrations_dagster.delivery.accounts import Account, bearer
 from integrations_dagster.delivery.credentials import Fixed, Grant
-from integrations_dagster.delivery.engine import Drive, Permit, RetrySettings, Stopped
+from integrations_dagster.delivery.engine import Drive, RetrySettings
 from integrations_dagster.delivery.gate import AccountGate, LoosePermits
 from integrations_dagster.delivery.limits import Concurrency
+from integrations_dagster.delivery.permits import Permit, Stopped
 from integrations_dagster.delivery.session import MAX_ANSWER, HttpSession, NoAnswer, NotSent
 from integrations_dagster.destinations.base import Flow, Pause, Remember, Repeat, Request
 from integrations_dagster.destinations.errors import Refused, Throttled, Unauthorized, Unavailable
