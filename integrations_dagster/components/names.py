@@ -82,12 +82,12 @@ class Names:
     def model_spec(self, model: Model) -> ModelSpec:
         warehouse = self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
         spec = model.spec(self._root, self.warehouse_spec(warehouse))
-        return replace(spec, sensitive=self._sensitive(model.identity))
+        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.kind))
 
-    def _sensitive(self, model: str) -> frozenset[str]:
-        """Columns of a model that one of its syncs marks as sensitive."""
+    def _sensitive(self, model: str, dialect: str) -> frozenset[str]:
+        """Columns of a model that one of its syncs marks as sensitive, or makes a sensitive field from."""
         fields = [field for sync in self.syncs if sync.model_name == model for field in sync.fields.values()]
-        return frozenset(field.column for field in fields if field.sensitive and field.column)
+        return frozenset(column for field in fields if field.sensitive for column in field.columns(dialect))
 
     def sync_spec(self, sync: Sync) -> SyncSpec:
         """The sync as plain values, for the target in force."""

@@ -20,6 +20,7 @@ from integrations_dagster.components.attributes import (
     problem,
 )
 from integrations_dagster.components.durations import Duration
+from integrations_dagster.components.field_mapping import FieldMapping, FieldProblem, field_mapping
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
@@ -42,40 +43,6 @@ ACTIONS = {
 """How rows of a mode may be delivered."""
 LIMITS_PLANNED = dict.fromkeys(("invalid_above", "in_doubt_above"), "Built: rejected_above.")
 CHANGES_FOUND = "Changes are found by DuckDB, beside the storage folder."
-NULLS = "Nulls are left out."
-
-
-class FieldMapping(Keys):
-    """What one field of the destination is made from."""
-
-    not_built: ClassVar[NotBuilt] = {
-        "sql": "Compute the column in the model's SQL.",
-        "lookup": "Join it in the model's SQL.",
-        "type": "Cast the column in the model's SQL.",
-        "nulls": NULLS,
-    }
-
-    column: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="Column of the model.")
-    value: Any = Field(default=None, description="A constant, the same for every row.")
-    sensitive: Annotated[bool, TEMPLATE] = Field(
-        default=False, description="Its values are kept out of request logs, reasons of rows and previews."
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> FieldMapping:
-        if ("column" in self.model_fields_set) == ("value" in self.model_fields_set):
-            raise problem("takes either `column` or `value`")
-        if self.column is None and self.value is None:
-            raise problem("is null, which would be left out of every row. Give a column or a value.")
-        return self
-
-
-def _mapping(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"column": value}
-    if not isinstance(value, dict | FieldMapping):
-        raise problem("takes the name of a column, {column: NAME} or {value: CONSTANT}")
-    return value
 
 
 class BatchKeys(Keys):
@@ -164,7 +131,7 @@ class Sync(YamlComponent):
         "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
         "lookups": "Join it in the model's SQL.",
-        "nulls": NULLS,
+        "nulls": "Nulls are left out.",
         "sensitive": "Mark the field: {column: NAME, sensitive: true}.",
     }
 
@@ -183,8 +150,9 @@ class Sync(YamlComponent):
         description="Field by which the destination recognizes a record, to the column that holds it; "
         "default: the primary key.",
     )
-    fields: dict[str, Annotated[FieldMapping, BeforeValidator(_mapping), AlsoTakes({"type": "string"})]] = Field(
-        min_length=1, description="Fields of the destination: a column, {column: NAME} or {value: CONSTANT} each."
+    fields: dict[str, Annotated[FieldMapping, BeforeValidator(field_mapping), AlsoTakes({"type": "string"})]] = Field(
+        min_length=1,
+        description="Fields of the destination: a column, {column: NAME}, {value: CONSTANT} or {sql: EXPRESSION} each.",
     )
     batch: BatchKeys = Field(default_factory=BatchKeys, description="The size of a request.")
     in_doubt: Literal["hold", "verify", "resend"] | None = Field(
@@ -267,9 +235,7 @@ class Sync(YamlComponent):
             destination=destination,
             object=self.object,
             mode=mode,
-            fields=tuple(
-                FieldSpec(target, field.column, field.value, field.sensitive) for target, field in self.fields.items()
-            ),
+            fields=tuple(self._field(target, field, model) for target, field in self.fields.items()),
             match=self.match,
             batch_rows=self.batch.rows,
             batch_bytes=self.batch.bytes,
@@ -286,6 +252,12 @@ class Sync(YamlComponent):
             removal_limit=REMOVAL_LIMIT if self.removal_limit is None else self.removal_limit,
             source=self.place,
         )
+
+    def _field(self, target: str, field: FieldMapping, model: ModelSpec) -> FieldSpec:
+        try:
+            return field.spec(target, model.warehouse.kind)
+        except FieldProblem as error:
+            raise self.error(("fields", target, error.key), str(error)) from None
 
     def _check_batch(self, kind: Destination, mode: Mode) -> None:
         limits = kind.limits(self.object, ACTIONS[mode][0])

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 
 from integrations_dagster.planner.candidates import WAITING, Release, Settings, find_candidates, judge, restrict
+from integrations_dagster.planner.computed import problem_of
 from integrations_dagster.planner.model import Source, check_keys, load_model, scalar, text_of
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
 from integrations_dagster.vocabulary import Change, Counts, HeldStatus, Status
@@ -49,13 +50,13 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
     their keys), `forgotten.parquet` (held rows that left the model).
 
     Raises:
-        Misconfigured: The primary key is not unique.
+        Misconfigured: The primary key is not unique, or a field's expression does not fit the model.
         GuardTripped: A mirror would remove more than its limit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with connect(folder) as connection:
         home.attach(connection, manifest)
-        load_model(connection, source)
+        problems = load_model(connection, settings.sync, source)
         check_keys(connection, settings.sync, source)
         counts = Counts(queried=scalar(connection, "SELECT count(*) FROM model"))
         judge(connection, settings, bool(source.match), ", ".join(literal(partition) for partition in source.files))
@@ -76,7 +77,7 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         for change, count in connection.execute("SELECT change, count(*) FROM candidates GROUP BY change").fetchall():
             setattr(counts, change, count)
         assert counts.adds_up(), counts
-        _write_shards(connection, source, settings, folder, result)
+        _write_shards(connection, source, settings, folder, result, problems)
         _write_bad(connection, folder)
         if not settings.partial and list(source.files) == [""]:
             _write_forgotten(connection, folder)
@@ -99,13 +100,19 @@ def _tell_release(connection: duckdb.DuckDBPyConnection, release: Release, resul
 
 
 def _write_shards(
-    connection: duckdb.DuckDBPyConnection, source: Source, settings: Settings, folder: Path, result: Diff
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    settings: Settings,
+    folder: Path,
+    result: Diff,
+    problems: frozenset[str],
 ) -> None:
     total = scalar(connection, "SELECT count(*) FROM candidates")
     if not total:
         return
     count = max(1, min(settings.shards, total // settings.shard_rows))
     columns = "".join(f", f.{quote(column)} AS {quote('c:' + column)}" for column in source.columns)
+    columns += "".join(f", f.{quote(problem_of(name))}" for name in sorted(problems))
     # Rows are put in order before the columns of the model are joined to them, because narrow rows sort faster.
     connection.execute(
         f"""CREATE TEMP TABLE cut AS SELECT *,

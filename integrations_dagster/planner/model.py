@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from integrations_dagster.planner.computed import Computed, checked, problem_of, with_computed, with_problems
 from integrations_dagster.planner.state import literal, quote
 from integrations_dagster.vocabulary import Misconfigured
 
@@ -31,8 +32,9 @@ class Source:
         primary_key: Columns of the primary key.
         match: Columns of the match value; empty: the primary key is the match value.
         normalization: Of each match column, a key of `NORMALIZED`.
-        columns: All columns that the sync uses beside the primary key.
+        columns: All columns that the sync uses beside the primary key, computed ones among them.
         mapping_digest: Digest of the mapping, part of every source digest.
+        computed: How those are computed that the model does not have.
     """
 
     files: Mapping[str, Sequence[Path]]
@@ -41,6 +43,7 @@ class Source:
     normalization: tuple[str, ...]
     columns: tuple[str, ...]
     mapping_digest: str
+    computed: tuple[Computed, ...] = ()
 
 
 def scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> int:
@@ -81,27 +84,55 @@ def _match_text(source: Source) -> str:
     return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
 
 
-def _digest_text(source: Source) -> str:
+def _digest_text(source: Source, problems: frozenset[str]) -> str:
     # Each value is led by its length, so that no two rows share a text by moving a character from column to column.
     columns = dict.fromkeys([*source.primary_key, *source.columns])
     parts = [
         f"coalesce(strlen(CAST({quote(column)} AS VARCHAR)) || ':' || CAST({quote(column)} AS VARCHAR), '-')"
         for column in columns
     ]
+    # A row without a value because of a problem is another row than one whose value is null.
+    parts += [f"coalesce('!' || {quote(problem_of(name))}, '')" for name in sorted(problems)]
     seed = literal(f"{DIGEST_VERSION}/{source.mapping_digest}/")
     return f"md5({' || '.join([seed, *parts])})"
 
 
-def load_model(connection: duckdb.DuckDBPyConnection, source: Source) -> None:
-    connection.execute(f"CREATE TEMP VIEW files AS {files_sql(source)}")
+def load_model(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> frozenset[str]:
+    """View `files` (the model's rows, with computed columns) and table `model` (their keys and digests).
+
+    Returns:
+        The computed columns that have a column of problems (`problem_of`) in `files`.
+
+    Raises:
+        Misconfigured: An expression does not fit the model.
+    """
+    files = files_sql(source)
+    computed = checked(connection, files, source.computed, sync)
+    try:
+        return _load(connection, source, files, computed, row_by_row=False)
+    except (duckdb.DataError, duckdb.InvalidInputException):
+        if not any(column.may_fail for column in computed):
+            raise
+    # An expression fails on some row. Each row is tried by itself now, so that the others are delivered.
+    connection.execute("SET disabled_optimizers = 'common_subexpressions'")
+    return _load(connection, source, files, computed, row_by_row=True)
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection, source: Source, files: str, computed: Sequence[Computed], *, row_by_row: bool
+) -> frozenset[str]:
+    sql = with_computed(files, computed, row_by_row=row_by_row) if computed else files
+    problems = with_problems(computed, row_by_row=row_by_row)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW files AS {sql}")
     connection.execute(
         f"""CREATE TEMP TABLE model AS SELECT
             {text_of(source.primary_key)} AS key,
             {_match_text(source)} AS match,
             "__partition" AS partition,
-            {_digest_text(source)} AS digest
+            {_digest_text(source, problems)} AS digest
         FROM files"""
     )
+    return problems
 
 
 def check_keys(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> None:

@@ -34,6 +34,16 @@ class Mapped:
 _EPOCH = {True: datetime(1970, 1, 1, tzinfo=UTC), False: datetime(1970, 1, 1)}  # noqa: DTZ001 (timestamps without zone)
 
 
+def _source(rows: pa.RecordBatch, name: str) -> list[Any]:
+    """A column of the plan's rows; where computing it met a problem, the error."""
+    values = _values(rows.column(f"c:{name}"))
+    problems = f"p:{name}"
+    if problems not in rows.schema.names:
+        return values
+    told = rows.column(problems).to_pylist()
+    return [value if problem is None else ValueError(problem) for value, problem in zip(values, told, strict=True)]
+
+
 def _values(column: pa.Array[Any]) -> list[Any]:
     """A column as Python values.
 
@@ -94,18 +104,16 @@ class Mapper:
         self._destination = destination
         self._row_bytes = row_bytes
         self._constants = {
-            f.target: destination.encode(f.value) for f in sync.fields if f.column is None and f.value is not None
+            f.target: destination.encode(f.value) for f in sync.fields if f.source is None and f.value is not None
         }
-        self._sources = {f.target: f.column for f in sync.fields if f.column is not None}
+        self._sources = {f.target: f.source for f in sync.fields if f.source is not None}
         self._match_field = next(iter(sync.match)) if len(sync.match) == 1 else None
         targets = {*self._constants, *self._sources, *([self._match_field] if self._match_field else [])}
         self._targets = sorted(targets)
 
     def map(self, rows: pa.RecordBatch) -> Iterator[Mapped]:
         """Map one Arrow batch of a shard file."""
-        columns = {
-            column: _encoded(self._destination, _values(rows.column(f"c:{column}"))) for column in self._sync.columns
-        }
+        columns = {column: _encoded(self._destination, _source(rows, column)) for column in self._sync.sources}
 
         def fixed(name: str) -> list[Any]:
             return rows.column(name).to_pylist()

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from integrations_dagster.delivery.request_log import FOLDER, prune
 from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.planner.candidates import Release, Settings
+from integrations_dagster.planner.computed import Computed
 from integrations_dagster.planner.diff import Diff, diff
+from integrations_dagster.planner.expressions import render
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home, Manifest
@@ -39,6 +41,9 @@ from integrations_dagster.sync.state import (
 )
 from integrations_dagster.sync.versions import in_use, newest_version
 from integrations_dagster.vocabulary import Action, Counts, Misconfigured, Mode, Partition, Row, Status
+
+EMBEDDED = "duckdb"
+"""Dialect of the embedded home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,11 @@ def _versions(model: ModelSpec, ctx: RunContext, partitions: Sequence[Partition]
 
 def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersion]) -> Source:
     available = {name for name, _ in versions[0].columns}
-    missing = [column for column in (*sync.model.primary_key, *sync.columns) if column not in available]
+    folded = {name.lower() for name in available}
+    direct = (*sync.match.values(), *(field.column for field in sync.fields if field.column is not None))
+    missing = [column for column in dict.fromkeys((*sync.model.primary_key, *direct)) if column not in available]
+    # SQL compares names without regard to case.
+    missing += [column for column in sync.columns if column not in direct and column.lower() not in folded]
     if missing:
         raise Misconfigured(
             f"Sync {sync.name!r} ({sync.source}) uses the column(s) {', '.join(map(repr, missing))}, which "
@@ -160,9 +169,26 @@ def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersio
         primary_key=sync.model.primary_key,
         match=tuple(sync.match.values()),
         normalization=tuple(connected.destination.match_normalization(sync.object, field) for field in sync.match),
-        columns=sync.columns,
+        columns=sync.sources,
         mapping_digest=sync.mapping_digest,
+        computed=_computed(sync, versions[0]),
     )
+
+
+def _computed(sync: SyncSpec, version: ModelVersion) -> tuple[Computed, ...]:
+    """The columns that fields compute, each once, named after the first field that does."""
+    found: dict[str, Computed] = {}
+    for field in sync.fields:
+        if field.sql is not None and field.source is not None:
+            label = f"fields.{field.target}"
+            try:
+                sql = render(field.sql, sync.model.warehouse.kind, EMBEDDED, dict(version.columns))
+            except ValueError as error:
+                raise Misconfigured(
+                    f"Sync {sync.name!r} ({sync.source}): the SQL of {label} {error}.", "Write it in the model's SQL."
+                ) from None
+            found.setdefault(field.source, Computed(field.source, sql, may_fail=True, label=label))
+    return tuple(found.values())
 
 
 def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions, now: float) -> Settings:

@@ -125,16 +125,28 @@ class DestinationSpec:
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """One target field: from a column, or a constant.
+    """One target field: from a column, a constant, or a SQL expression.
 
     Attributes:
         sensitive: Its values are kept out of request logs, reasons and previews.
+        sql: The expression, in the SQL of the model's warehouse.
+        uses: Model columns that the expression uses.
     """
 
     target: str
     column: str | None = None
     value: Any = None
     sensitive: bool = False
+    sql: str | None = None
+    uses: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str | None:
+        """The column of the plan's rows that holds its values; None for a constant.
+
+        A computed one is named by what it is computed from, so that equal expressions are computed once.
+        """
+        return self.column if self.sql is None else f"sql:{_digest(self.sql)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +202,14 @@ class SyncSpec:
     @property
     def columns(self) -> tuple[str, ...]:
         """The model columns that the sync uses beside the primary key, each once, in a stable order."""
-        used = [f.column for f in self.fields if f.column is not None]
+        used = [column for f in self.fields for column in ((f.column,) if f.column is not None else f.uses)]
+        return tuple(dict.fromkeys([*self.match.values(), *used]))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The columns of the plan's rows: those of the model that match values and fields are read from, and those
+        computed for fields. A change of one of them makes a row a candidate."""
+        used = [f.source for f in self.fields if f.source is not None]
         return tuple(dict.fromkeys([*self.match.values(), *used]))
 
     @property
@@ -205,6 +224,14 @@ class SyncSpec:
             "kind": self.destination.kind,
             "object": self.object,
             "match": dict(self.match),
-            "fields": [[f.target, f.column, repr(f.value)] for f in self.fields],
+            # Only what is there: the digest of a mapping stays when a key that it does not use is added to those here.
+            "fields": [
+                [f.target, f.column, repr(f.value), *([{"sql": f.sql}] if f.sql is not None else [])]
+                for f in self.fields
+            ],
         }
-        return hashlib.blake2b(json.dumps(mapping).encode(), digest_size=8).hexdigest()
+        return _digest(json.dumps(mapping))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -165,11 +165,13 @@ def _check_columns(columns: tuple[tuple[str, str], ...], source: str) -> None:
         seen[name.lower()] = name
 
 
+def stored_as(kind: str) -> str:
+    """The type as which values of a DuckDB type are written to Parquet, so that they stay exact."""
+    return "VARCHAR" if kind in _AS_TEXT else _HUGE.sub(_EXACT, kind)
+
+
 def _stored(name: str, kind: str) -> str:
     """The column as it is written to Parquet."""
     column = '"' + name.replace('"', '""') + '"'
-    if kind in _AS_TEXT:
-        return f"CAST({column} AS VARCHAR) AS {column}"
-    if _HUGE.search(kind):
-        return f"CAST({column} AS {_HUGE.sub(_EXACT, kind)}) AS {column}"
-    return column
+    stored = stored_as(kind)
+    return column if stored == kind else f"CAST({column} AS {stored}) AS {column}"

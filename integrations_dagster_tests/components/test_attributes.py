@@ -131,15 +131,17 @@ def test_modes(mode: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        ("{sql: a || b}", "fields.name.sql is not built yet. Compute the column in the model's SQL."),
+        ("{sql: ''}", "fields.name.sql is wrong: string should have at least 1 character"),
+        ("{sql: null}", "fields.name is null"),
+        ("{sql: a || b, column: a}", "takes one of `column`, `value` and `sql`"),
         ("{column: a, type: number}", "fields.name.type is not built yet."),
         ("{lookup: owners, column: a}", "fields.name.lookup is not built yet. Join it in the model's SQL."),
         ("{colum: a}", 'fields.name.colum is no key here. Did you mean "column"?'),
-        ("{column: a, value: b}", "fields.name takes either `column` or `value`"),
-        ("{}", "fields.name takes either `column` or `value`"),
+        ("{column: a, value: b}", "fields.name takes one of `column`, `value` and `sql`"),
+        ("{}", "fields.name takes one of `column`, `value` and `sql`"),
         ("{value: null}", "fields.name is null"),
         ("{column: a, sensitive: some}", "fields.name.sensitive is wrong: input should be a valid boolean"),
-        ("5", "fields.name takes the name of a column, {column: NAME} or {value: CONSTANT}"),
+        ("5", "fields.name takes the name of a column, {column: NAME}, {value: CONSTANT} or {sql: EXPRESSION}"),
     ],
 )
 def test_fields(field: str, words: str) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.destination import QuotaKeys, RequestLogKeys, RetryKeys, Target
+from integrations_dagster.components.field_mapping import FieldMapping
 from integrations_dagster.components.load import load_definitions, load_project, load_specs
-from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, FieldMapping, Rejected
+from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster_tests.components.project import DESTINATION, FOLDERS, MODEL, SYNC, WAREHOUSE, ProjectFolder
 
@@ -156,6 +157,14 @@ def test_every_setting_arrives(project: ProjectFolder) -> None:
     assert open_.mapping_digest == sync.mapping_digest
 
 
+def test_columns_of_a_sensitive_expression_are_sensitive_in_the_model(project: ProjectFolder) -> None:
+    expression = '{sql: "upper(full_name) || city", sensitive: true}'
+    project.write("second", SECOND.replace("name: full_name", f"name: {expression}"))
+    sync = load_project(project.root).sync("second")
+    assert sync.columns == ("city", "full_name")
+    assert sync.model.sensitive == {"full_name", "city"}
+
+
 def test_dagsters_own_keys_work_beside_ours(project: ProjectFolder) -> None:
     after = """
 post_processing:
@@ -257,6 +266,16 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         SECOND.replace("name: full_name", "name: {column: person_id, sensitive: true}"),
         "defs.yaml",
         ["defs.yaml:9", 'sync "second"', "fields.name.sensitive marks the column 'person_id'", "in the primary key"],
+    ),
+    "expression": (
+        SECOND.replace("name: full_name", "name: {sql: 'upper(full_name'}"),
+        "defs.yaml",
+        ["defs.yaml:9", 'sync "second"', "fields.name.sql cannot be read as duckdb SQL: "],
+    ),
+    "no_expression": (
+        SECOND.replace("name: full_name", "name:\n      sql: (SELECT 1)"),
+        "defs.yaml",
+        ["defs.yaml:10", 'sync "second"', "fields.name.sql is a query or statement, or holds one."],
     ),
     "python": ("x = 1\nraise RuntimeError('boom')\n", "mine.py", ["mine.py:2", "RuntimeError", "boom"]),
     "syntax": ("x = 1\ndef f(:\n", "mine.py", ["mine.py:2", "SyntaxError"]),
