@@ -10,9 +10,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from integrations_dagster.destinations.values import json_number
 from integrations_dagster.vocabulary import Action, Mode, Outcome, Row
 
 
@@ -196,6 +198,8 @@ class Destination(ABC):
     """Whether request bodies may be sent with Content-Encoding gzip."""
     keeps_text: ClassVar[bool] = True
     """Whether `encode` returns a text as it is, so that it need not be called for texts."""
+    nests: ClassVar[bool] = False
+    """Whether a field may lie in an object of the payload: "address.city" is then a path, else a name with a dot."""
     settles: ClassVar[float] = 0.0
     """Seconds after a request's timeout within which work that it began may still take effect (jobs)."""
     key_lifetime: ClassVar[float] = 24 * 3600.0
@@ -266,6 +270,19 @@ class Destination(ABC):
         Raises:
             ValueError: The value has no form here (NaN, bytes), with a reason for a person.
         """
+
+    def encode_number(self, value: float | Decimal) -> Any:
+        """Turn the value of a field with `type: number` into what this destination takes; equal numbers, of whatever
+        type, must become the same.
+
+        Args:
+            value: int, float or Decimal; finite.
+        """
+        return json_number(value)
+
+    def cleared(self) -> Any:
+        """What empties a field (`nulls: clear`): the JSON value, None for null."""
+        return None
 
     @abstractmethod
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:

@@ -42,6 +42,7 @@ from integrations_dagster.destinations.values import (
     decimal_text,
     finite,
     json_text,
+    number_text,
     refuse,
     utc_text,
 )
@@ -210,6 +211,13 @@ class HubSpot(Destination):
             if isinstance(value, kind):
                 return general(value)
         return refuse(value)
+
+    def encode_number(self, value: float | Decimal) -> str:
+        return number_text(value)
+
+    def cleared(self) -> str:
+        """An empty text (HubSpot, "Update a batch of contacts")."""
+        return ""
 
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:
         if batch.action is Action.DELETE:

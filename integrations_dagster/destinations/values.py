@@ -74,14 +74,47 @@ def decimal_text(value: Decimal) -> str:
 
 
 def finite(value: float) -> float:
-    """The float itself.
+    """The float itself; zero without a sign, since 0.0 and -0.0 are equal.
 
     Raises:
         ValueError: NaN or infinity.
     """
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a number that can be sent.")
-    return value
+    return value + 0.0
+
+
+def number_text(value: float | Decimal) -> str:
+    """The exact number without exponent and trailing zeros: equal numbers, of whatever type, give equal texts.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    if isinstance(value, int):
+        return str(int(value))
+    text = decimal_text(Decimal(repr(value)) if isinstance(value, float) else value)
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def json_number(value: float | Decimal) -> int | float | str:
+    """A JSON number where readers that keep numbers as doubles get it exactly, else its exact text; equal numbers, of
+    whatever type, give equal values.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    if isinstance(value, int):
+        return safe_int(int(value))
+    if isinstance(value, float):
+        if not value.is_integer():
+            return finite(value)
+        value = Decimal(repr(value))
+    if value == value.to_integral_value():
+        return safe_int(int(value))
+    double = float(value)
+    return double if Decimal(repr(double)) == value else number_text(value)
 
 
 def utc_text(value: datetime, timespec: str = "milliseconds") -> str:

@@ -102,6 +102,7 @@ class Webhook(Destination):
     label: ClassVar[str] = "Webhook"
     modes: ClassVar[frozenset[Mode]] = frozenset({Mode.UPSERT, Mode.MIRROR})
     auth: ClassVar[str] = "none"
+    nests: ClassVar[bool] = True
     settings: ClassVar[frozenset[str]] = frozenset({"secret"})
     sandbox_path: ClassVar[str] = "webhook"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,6 +124,47 @@ class DestinationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What a field's values must be, and what becomes of those that are not.
+
+    Attributes:
+        type: One of `field_types.TYPES`; None: the values go as they are.
+        trim: Whether white space around a text is taken off.
+        lower: Whether a text is put in lower case (an enum compared so); None: as the type does by itself.
+        format: How a date or timestamp is sent: "iso", "epoch_seconds", "epoch_ms".
+        source_format: What a number or text in the column is, likewise.
+        region: Country (ISO 3166, two letters) of phone numbers without a country code.
+        values: Of an enum, pairs of what the column holds and what is sent.
+        max_length: Characters of the text that is sent, at the most.
+        truncate: Whether a longer one is cut instead of being invalid.
+        required: Whether a row without the value is invalid.
+        default: What is sent in place of null, where `nulls` is "default".
+        drop: Whether a value that does not fit is left out, instead of making its row invalid.
+        nulls: What becomes of null: "omit" it, "clear" the field at the destination, send the "default".
+        hash: "sha256": the text's digest is sent, in hexadecimal.
+    """
+
+    type: str | None = None
+    trim: bool = False
+    lower: bool | None = None
+    format: str = "iso"
+    source_format: str = "iso"
+    region: str | None = None
+    values: tuple[tuple[Any, Any], ...] | None = None
+    max_length: int | None = None
+    truncate: bool = False
+    required: bool = False
+    default: Any = None
+    drop: bool = False
+    nulls: Literal["omit", "clear", "default"] = "omit"
+    hash: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """What differs from a field without a rule, as texts."""
+        return {f.name: repr(value) for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+
+@dataclass(frozen=True, slots=True)
 class FieldSpec:
     """One target field: from a column, a constant, or a SQL expression.
 
@@ -131,6 +172,7 @@ class FieldSpec:
         sensitive: Its values are kept out of request logs, reasons and previews.
         sql: The expression, in the SQL of the model's warehouse.
         uses: Model columns that the expression uses.
+        rule: What its values must be.
     """
 
     target: str
@@ -139,6 +181,12 @@ class FieldSpec:
     sensitive: bool = False
     sql: str | None = None
     uses: tuple[str, ...] = ()
+    rule: FieldRule = FieldRule()
+
+    @property
+    def quotable(self) -> bool:
+        """Whether reasons may quote its values."""
+        return not (self.sensitive or self.rule.hash)
 
     @property
     def source(self) -> str | None:
@@ -214,8 +262,10 @@ class SyncSpec:
 
     @property
     def sensitive(self) -> frozenset[str]:
-        """Target fields whose values are kept out of logs, reasons and previews."""
-        return frozenset(field.target for field in self.fields if field.sensitive)
+        """Members of the payload whose values are kept out of logs, reasons and previews. Of a path ("address.city") it
+        is the first part too, under which the value lies."""
+        marked = [field.target for field in self.fields if field.sensitive]
+        return frozenset([*marked, *(target.split(".")[0] for target in marked)])
 
     @property
     def mapping_digest(self) -> str:
@@ -226,7 +276,13 @@ class SyncSpec:
             "match": dict(self.match),
             # Only what is there: the digest of a mapping stays when a key that it does not use is added to those here.
             "fields": [
-                [f.target, f.column, repr(f.value), *([{"sql": f.sql}] if f.sql is not None else [])]
+                [
+                    f.target,
+                    f.column,
+                    repr(f.value),
+                    *([{"sql": f.sql}] if f.sql is not None else []),
+                    *([f.rule.given()] if f.rule != FieldRule() else []),
+                ]
                 for f in self.fields
             ],
         }
