@@ -95,7 +95,10 @@ class SyncScaffolder(ExampleScaffolder):
           firstname: first_name
           lastname: {column: last_name}
           lead_source: {value: warehouse}  # a constant
+          # full_name: {sql: "first_name || ' ' || last_name"}  # an expression over the model's columns
+          # phone: {column: phone, type: phone, region: US, on_error: drop}  # checked and normalized
           # birthday: {column: birthday, sensitive: true}  # kept out of logs, reasons and previews
+        # nulls: omit             # nulls are left out; clear: they empty the field at the destination
         # batch: {rows: 100, bytes: 1000000, row_bytes: 100000}  # of a request; default: the destination's limits
         # in_doubt: hold          # mode insert: rows that got no answer: hold, verify or resend
         # rejected: {max_attempts: 10, wait: 15m, longest_wait: 24h}  # how rejected rows are tried again

@@ -20,7 +20,14 @@ from integrations_dagster.components.attributes import (
     problem,
 )
 from integrations_dagster.components.durations import Duration
-from integrations_dagster.components.field_mapping import FieldMapping, FieldProblem, field_mapping
+from integrations_dagster.components.field_mapping import (
+    FieldMapping,
+    FieldProblem,
+    Nulls,
+    check_match,
+    check_paths,
+    field_mapping,
+)
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
@@ -131,7 +138,6 @@ class Sync(YamlComponent):
         "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
         "lookups": "Join it in the model's SQL.",
-        "nulls": "Nulls are left out.",
         "sensitive": "Mark the field: {column: NAME, sensitive: true}.",
     }
 
@@ -153,6 +159,11 @@ class Sync(YamlComponent):
     fields: dict[str, Annotated[FieldMapping, BeforeValidator(field_mapping), AlsoTakes({"type": "string"})]] = Field(
         min_length=1,
         description="Fields of the destination: a column, {column: NAME}, {value: CONSTANT} or {sql: EXPRESSION} each.",
+    )
+    nulls: Nulls = Field(
+        default="omit",
+        description="What becomes of nulls in fields that do not say: `omit` leaves the field out, `clear` empties it "
+        "at the destination, `default` sends the field's default, if it has one.",
     )
     batch: BatchKeys = Field(default_factory=BatchKeys, description="The size of a request.")
     in_doubt: Literal["hold", "verify", "resend"] | None = Field(
@@ -225,6 +236,7 @@ class Sync(YamlComponent):
             kind.check(self.object, mode, tuple(self.match), tuple(self.fields))
         except Misconfigured as error:
             raise self.error((), error.message, error.remedy) from error
+        self._check_paths(kind)
         self._check_batch(kind, mode)
         self._check_in_doubt(kind, mode)
         self._check_sensitive(model)
@@ -255,9 +267,18 @@ class Sync(YamlComponent):
 
     def _field(self, target: str, field: FieldMapping, model: ModelSpec) -> FieldSpec:
         try:
-            return field.spec(target, model.warehouse.kind)
+            if target in self.match:
+                check_match(target, field)
+            # A match value is never null.
+            return field.spec(target, model.warehouse.kind, "omit" if target in self.match else self.nulls)
         except FieldProblem as error:
             raise self.error(("fields", target, error.key), str(error)) from None
+
+    def _check_paths(self, kind: Destination) -> None:
+        try:
+            check_paths(tuple(self.fields), kind)
+        except FieldProblem as error:
+            raise self.error(("fields", error.key), str(error)) from None
 
     def _check_batch(self, kind: Destination, mode: Mode) -> None:
         limits = kind.limits(self.object, ACTIONS[mode][0])

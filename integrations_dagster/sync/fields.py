@@ -8,8 +8,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from integrations_dagster.destinations.base import Destination
-from integrations_dagster.sync.field_types import Unfit, converter
+from integrations_dagster.sync.field_types import converter
 from integrations_dagster.sync.spec import FieldRule, FieldSpec
+from integrations_dagster.sync.unfit import Unfit
 
 
 class Cleared:

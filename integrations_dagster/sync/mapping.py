@@ -122,10 +122,13 @@ class Mapper:
         self._constants = {f.field.target: f.constant() for f in self._fields if f.field.source is None}
         self._members = _members([f.field.target for f in self._fields], nests=destination.nests)
 
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Values that did not fit and were left out so far, by field."""
-        return {f.field.target: f.dropped for f in self._fields if f.dropped}
+    def dropped(self) -> list[str]:
+        """Sentences on the fields of which values did not fit and were left out (`on_error: drop`) so far."""
+        return [
+            f"{f.dropped:,} value(s) of the field {f.field.target!r} did not fit and were left out (on_error: drop)."
+            for f in self._fields
+            if f.dropped
+        ]
 
     def map(self, rows: pa.RecordBatch) -> Iterator[Mapped]:
         """Map one Arrow batch of a shard file."""

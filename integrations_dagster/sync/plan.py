@@ -348,7 +348,13 @@ def _sampled(
                 else:
                     tally[mapped.outcome.status] += 1
     return Preview(
-        account, result.counts, tuple(samples), notes, to_send, tally[Status.UNCHANGED], tally[Status.INVALID]
+        account,
+        result.counts,
+        tuple(samples),
+        (*notes, *mapper.dropped()),
+        to_send,
+        tally[Status.UNCHANGED],
+        tally[Status.INVALID],
     )
 
 

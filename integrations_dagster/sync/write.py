@@ -176,6 +176,8 @@ class _Write:
         finally:
             self._end()
         self._tell()
+        for told in self._mapper.dropped():
+            self._ctx.log(f"Shard {self._shard.index}: {told}")
         return WriteSummary(self._shard.index, self._sending.reason, time.monotonic() - self._started)
 
     def _end(self) -> None:

@@ -8,6 +8,7 @@ from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.durations import parse_duration
 from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.sync.spec import FieldRule
 from integrations_dagster.vocabulary import Misconfigured
 
 TYPES: dict[str, type[YamlComponent]] = {c.__name__: c for c in (Warehouse, Model, Destination, Sync)}
@@ -102,7 +103,7 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Sync", "planner: warehouse", "planner is not built yet."),
         ("Sync", "home: warehouse", "home is not built yet."),
         ("Sync", "asset: x", "asset is not built yet. Name a model."),
-        ("Sync", "nulls: send", "nulls is not built yet. Nulls are left out."),
+        ("Sync", "nulls: send", "nulls is wrong: input should be 'omit', 'clear' or 'default'"),
         ("Sync", "in_doubt: skip", "in_doubt is wrong: input should be 'hold', 'verify' or 'resend'"),
         ("Sync", "sensitive: [a]", "sensitive is not built yet. Mark the field: {column: NAME, sensitive: true}."),
         ("Sync", "cursor: x", "cursor is not built yet"),
@@ -134,7 +135,32 @@ def test_modes(mode: str, words: str) -> None:
         ("{sql: ''}", "fields.name.sql is wrong: string should have at least 1 character"),
         ("{sql: null}", "fields.name is null"),
         ("{sql: a || b, column: a}", "takes one of `column`, `value` and `sql`"),
-        ("{column: a, type: number}", "fields.name.type is not built yet."),
+        ("{column: a, type: numbr}", 'fields.name.type "numbr" is no type. Did you mean "number"? Known: string, '),
+        ("{column: a, type: enum}", "fields.name.type is enum, which needs `values`"),
+        ("{column: a, type: enum, values: free}", "fields.name.values takes a list of texts and numbers, or a mapping"),
+        ("{column: a, type: enum, values: []}", "fields.name.values takes a list of texts and numbers, or a mapping"),
+        ("{column: a, values: [x]}", "fields.name.values has no meaning for a field without a type; it is for enum."),
+        (
+            "{column: a, type: integer, trim: true}",
+            "fields.name.trim has no meaning for type integer; it is for",
+        ),
+        ("{column: a, type: json, hash: sha256}", "fields.name.hash has no meaning for type json"),
+        ("{column: a, hash: md5}", "fields.name.hash is wrong: input should be 'sha256'"),
+        ("{column: a, type: string, format: epoch_ms}", "fields.name.format has no meaning for type string"),
+        (
+            "{column: a, type: date, format: unix}",
+            "fields.name.format is wrong: input should be 'iso', ",
+        ),
+        ("{column: a, type: phone, region: us}", 'fields.name.region "us" is no country. Write two capital letters'),
+        ("{column: a, truncate: true}", "fields.name.truncate has no meaning without max_length."),
+        ("{column: a, max_length: 0}", "fields.name.max_length is wrong: input should be greater than or equal to 1"),
+        ("{column: a, nulls: default}", "fields.name.nulls is default, and there is no `default`."),
+        ("{column: a, nulls: clear, default: x}", "fields.name.default is never sent: nulls is clear."),
+        (
+            "{column: a, nulls: clear, required: true}",
+            "fields.name.nulls is clear, and a row in which",
+        ),
+        ("{column: a, on_error: skip}", "fields.name.on_error is wrong: input should be 'reject' or 'drop'"),
         ("{lookup: owners, column: a}", "fields.name.lookup is not built yet. Join it in the model's SQL."),
         ("{colum: a}", 'fields.name.colum is no key here. Did you mean "column"?'),
         ("{column: a, value: b}", "fields.name takes one of `column`, `value` and `sql`"),
@@ -233,6 +259,31 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "m", "-1", "1e3", "1 week", "inf", "nan", "1h30m"])
 def test_what_is_no_duration(text: str) -> None:
     assert parse_duration(text) is None
+
+
+def test_keys_of_texts_make_a_field_a_string() -> None:
+    field = "{column: a, lower: true, max_length: 5}"
+    sync = Sync.resolve_from_yaml(BASE["Sync"].replace("full_name", field) + "nulls: clear\n")
+    rule = sync.fields["name"].spec("name", "duckdb", sync.nulls).rule
+    assert rule == FieldRule(type="string", lower=True, max_length=5, nulls="clear")
+
+
+@pytest.mark.parametrize(
+    ("field", "nulls", "means"),
+    [
+        ("{column: a}", "omit", "omit"),
+        ("{column: a}", "clear", "clear"),
+        ("{column: a}", "default", "omit"),
+        ("{column: a, default: x}", "omit", "default"),
+        ("{column: a, default: x}", "clear", "default"),
+        ("{column: a, nulls: omit}", "clear", "omit"),
+        ("{column: a, nulls: clear}", "omit", "clear"),
+        ("{column: a, required: true}", "clear", "omit"),
+    ],
+)
+def test_what_a_field_says_of_nulls_comes_before_the_sync(field: str, nulls: str, means: str) -> None:
+    sync = Sync.resolve_from_yaml(BASE["Sync"].replace("full_name", field) + f"nulls: {nulls}\n")
+    assert sync.fields["name"].spec("name", "duckdb", sync.nulls).rule.nulls == means
 
 
 @pytest.mark.parametrize("field", ["name: {column: full_name, sensitive: true}", "other: {column: a, sensitive: true}"])

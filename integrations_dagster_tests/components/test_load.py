@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import dagster as dg
@@ -157,6 +158,42 @@ def test_every_setting_arrives(project: ProjectFolder) -> None:
     assert open_.mapping_digest == sync.mapping_digest
 
 
+def test_a_match_field_is_only_checked(project: ProjectFolder) -> None:
+    project.write("crm", "type: integrations_dagster.Destination\nattributes: {name: crm, kind: hubspot}\n")
+    text = SYNC.replace("people_to_hook", "second").replace(
+        "destination: hook", "destination: crm\n  match: {email: e}"
+    )
+    text = text.replace("object: people", "object: contacts").replace("source:", "lifecyclestage:")
+    for keys, words in (
+        ("type: email, hash: sha256", "fields.email.hash would change match.email"),
+        ("default: x", "fields.email.default would change match.email"),
+        ("type: phone", "fields.email.type is phone, and match.email is compared as the model returns it"),
+    ):
+        project.write("second", text.replace("name: full_name", f"email: {{column: e, {keys}}}"))
+        assert words in load_project(project.root).broken["second"]
+    project.write("second", text.replace("name: full_name", "email: {column: e, type: email}") + "  nulls: clear\n")
+    sync = load_project(project.root).sync("second")
+    assert [(f.rule.type, f.rule.nulls) for f in sync.fields] == [("email", "omit"), (None, "clear")]
+
+
+def test_the_fields_of_the_documentation_load(project: ProjectFolder) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = page.partition("## Fields")[2]
+    block = section.partition("```yaml\n")[2].partition("```")[0]
+    head = SYNC.replace("people_to_hook", "second").partition("  fields:")[0]
+    project.write("second", head + textwrap.indent(block, "  "))
+    sync = load_project(project.root).sync("second")
+    assert {f.rule.type for f in sync.fields} >= {"email", "phone", "enum", "number", "timestamp", "json", "string"}
+
+
+def test_the_mapping_of_a_sync_without_new_keys_stays_what_it_was(project: ProjectFolder) -> None:
+    """Its digest is kept in the state: another one would make every row of every sync a candidate."""
+    (sync,) = load_specs(project.root)
+    assert sync.mapping_digest == "c70109f2711180ce"
+    project.write("people_to_hook", SYNC.replace("name: full_name", "name: {column: full_name, trim: true}"))
+    assert load_specs(project.root)[0].mapping_digest != sync.mapping_digest
+
+
 def test_columns_of_a_sensitive_expression_are_sensitive_in_the_model(project: ProjectFolder) -> None:
     expression = '{sql: "upper(full_name) || city", sensitive: true}'
     project.write("second", SECOND.replace("name: full_name", f"name: {expression}"))
@@ -276,6 +313,26 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         SECOND.replace("name: full_name", "name:\n      sql: (SELECT 1)"),
         "defs.yaml",
         ["defs.yaml:10", 'sync "second"', "fields.name.sql is a query or statement, or holds one."],
+    ),
+    "default": (
+        SECOND.replace("name: full_name", "name:\n      column: age\n      type: integer\n      default: many"),
+        "defs.yaml",
+        ["defs.yaml:12", 'sync "second"', 'fields.name.default does not fit: the text "many" is no integer.'],
+    ),
+    "constant": (
+        SECOND.replace("name: full_name", "name: {value: nobody, type: email}"),
+        "defs.yaml",
+        ["defs.yaml:9", 'fields.name.value does not fit: the text "nobody" is no email address'],
+    ),
+    "path": (
+        SECOND.replace("name: full_name", "name: full_name\n    name.first: full_name"),
+        "defs.yaml",
+        ["defs.yaml:10", "fields.name.first lies in name, which is a field itself."],
+    ),
+    "path_part": (
+        SECOND.replace("name: full_name", "name..first: full_name"),
+        "defs.yaml",
+        ["defs.yaml:9", "fields.name..first is no path: a part between its dots is empty."],
     ),
     "python": ("x = 1\nraise RuntimeError('boom')\n", "mine.py", ["mine.py:2", "RuntimeError", "boom"]),
     "syntax": ("x = 1\ndef f(:\n", "mine.py", ["mine.py:2", "SyntaxError"]),
