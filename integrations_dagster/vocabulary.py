@@ -151,7 +151,8 @@ class Row:
         match: Match value, normalized, as text (a JSON array of texts for several).
         change: Why the row is sent.
         action: How it is sent.
-        payload: Target field to JSON value; nulls left out; empty for a delete.
+        payload: Target field to JSON value, None where a null is sent; without fields that are left out; empty for a
+            delete.
         encoded: The payload as canonical JSON in UTF-8, encoded once; b"" for a delete.
         partition: Partition key, or "" for an unpartitioned model.
         destination_id: The record's id at the destination, or None where unknown.

@@ -125,7 +125,7 @@ def print_preview(console: Console, sync: SyncSpec, found: Preview) -> None:
         table.add_column(label, justify="right")
     table.add_row(*(f"{counts[label]:,}" for label in labels), f"{found.to_send:,}")
     console.print(table)
-    sensitive = frozenset(field.target for field in sync.fields if field.sensitive)
+    sensitive = sync.sensitive
     for sample in found.samples:
         console.print(f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip(), markup=False)
         payload = mask_payload(sample.payload, sensitive)

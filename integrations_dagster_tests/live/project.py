@@ -104,11 +104,16 @@ class LiveProject:
 
     def customers_at_webhook(self) -> dict[str, dict[str, Any]]:
         """What `customers_to_webhook` must have delivered: record by key."""
-        columns = ("customer_id", "email", "plan", "lifetime_value", "is_subscriber")
-        return {
-            str(row["customer_id"]): {**_json({name: row[name] for name in columns}), "source": "warehouse"}
-            for row in self.rows("customers")
-        }
+        columns = ("customer_id", "email", "plan", "is_subscriber")
+        found = {}
+        for row in self.rows("customers"):
+            name = " ".join(part for part in (row["firstname"], row["lastname"]) if part is not None)
+            record = _json({name: row[name] for name in columns} | {"full_name": name or None})
+            found[str(row["customer_id"])] = record | {
+                "source": "warehouse",
+                "lifetime_value": float(row["lifetime_value"]),
+            }
+        return found
 
     def orders_at_webhook(self, day: str) -> dict[str, dict[str, Any]]:
         """What `orders_to_webhook` must have delivered of a day: record by key."""
