@@ -115,7 +115,16 @@ def load_model(connection: duckdb.DuckDBPyConnection, sync: str, source: Source)
             raise
     # An expression fails on some row. Each row is tried by itself now, so that the others are delivered.
     connection.execute("SET disabled_optimizers = 'common_subexpressions'")
-    return _load(connection, source, files, computed, row_by_row=True)
+    try:
+        return _load(connection, source, files, computed, row_by_row=True)
+    except (duckdb.DataError, duckdb.ProgrammingError):
+        # Not chained: DuckDB quotes values.
+        labels = ", ".join(column.label for column in computed if column.may_fail)
+        raise Misconfigured(
+            f"Sync {sync!r}: the SQL of one of {labels} fails on some row, and DuckDB cannot try it row by row, as it "
+            "cannot with functions that give another value each time.",
+            "Nothing was sent. Correct the expression, or make it null where it fails, with TRY_CAST.",
+        ) from None
 
 
 def _load(

@@ -270,17 +270,16 @@ def _no_constant(name: str) -> Any:
 
 
 def _canonical(value: Any) -> Any:
-    if isinstance(value, str | bool) or value is None:
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
         return value
-    if isinstance(value, int | float | Decimal):
-        if not isinstance(value, int):
-            value = parsed(value, "number")
+    if kind is int:
         return json_number(value)
-    if isinstance(value, Mapping):
+    if kind is dict:
         return {name: _canonical(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
+    if kind is list or kind is tuple:
         return [_canonical(item) for item in value]
-    return value
+    return json_number(parsed(value, "number")) if kind is float or kind is Decimal else value
 
 
 _TYPES: Mapping[str, Callable[[FieldRule], Convert]] = {

@@ -128,9 +128,13 @@ class Missing(ValueError):
         self.bare = str(self)
 
 
-def reason_of(field: FieldSpec, problem: ValueError) -> tuple[str, str]:
-    """(code, reason) of a value that cannot be sent; a sensitive one is not quoted."""
-    if field.quotable:
+def reason_of(field: FieldSpec, problem: ValueError, *, quote: bool) -> tuple[str, str]:
+    """(code, reason) of a value that cannot be sent.
+
+    Args:
+        quote: Whether the reason may quote it.
+    """
+    if quote:
         why = str(problem)
     else:
         # Words that are not ours may quote the value.

@@ -212,7 +212,8 @@ class Mapper:
                 except ValueError as error:
                     problem = error
             if problem is not None:
-                found.append(reason_of(column.field, problem))
+                found.append(reason_of(column.field, problem, quote=self._sync.may_quote(column.field)))
+        assert found, "a payload that cannot be written has a value that cannot"
         return _invalid(found[0][0], " ".join(reason for _, reason in found))
 
     def _too_large(self, size: int) -> Outcome:

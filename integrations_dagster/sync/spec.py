@@ -184,9 +184,9 @@ class FieldSpec:
     rule: FieldRule = FieldRule()
 
     @property
-    def quotable(self) -> bool:
-        """Whether reasons may quote its values."""
-        return not (self.sensitive or self.rule.hash)
+    def columns(self) -> tuple[str, ...]:
+        """The model columns that it is made from."""
+        return self.uses if self.column is None else (self.column,)
 
     @property
     def source(self) -> str | None:
@@ -250,7 +250,7 @@ class SyncSpec:
     @property
     def columns(self) -> tuple[str, ...]:
         """The model columns that the sync uses beside the primary key, each once, in a stable order."""
-        used = [column for f in self.fields for column in ((f.column,) if f.column is not None else f.uses)]
+        used = [column for f in self.fields for column in f.columns]
         return tuple(dict.fromkeys([*self.match.values(), *used]))
 
     @property
@@ -266,6 +266,13 @@ class SyncSpec:
         is the first part too, under which the value lies."""
         marked = [field.target for field in self.fields if field.sensitive]
         return frozenset([*marked, *(target.split(".")[0] for target in marked)])
+
+    def may_quote(self, field: FieldSpec) -> bool:
+        """Whether reasons may quote values of a field: none of a column that a sensitive field is made from, and none
+        that is sent as a digest only."""
+        if field.sensitive or field.rule.hash:
+            return False
+        return not any(other.sensitive and {*other.columns} & {*field.columns} for other in self.fields)
 
     @property
     def mapping_digest(self) -> str:

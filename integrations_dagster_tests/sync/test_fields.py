@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,6 +119,16 @@ def test_an_expression_over_columns_that_are_not_there_stops_the_plan(bench: Ben
     with pytest.raises(Misconfigured, match=r"the SQL of fields\.name cannot be computed: .*no_such_function"):
         bench.run(hook(model, [computed("name", "no_such_function(first)")]))
     assert bench.client.webhook_records("events", "people") == {}
+
+
+def test_an_expression_that_cannot_be_tried_row_by_row_stops_the_plan_without_its_values(
+    bench: Bench, model: ModelSpec
+) -> None:
+    people(bench, [{"id": 1, "code": "confidential"}])
+    sync = hook(model, [computed("code", "CAST(code AS INTEGER) + length(CAST(uuidv7() AS VARCHAR))")])
+    with pytest.raises(Misconfigured, match=r"the SQL of one of fields\.code fails on some row") as error:
+        bench.run(sync)
+    assert "confidential" not in "".join(traceback.format_exception(error.value))
 
 
 def test_types_that_a_file_holds_inexactly_stay_exact(bench: Bench, model: ModelSpec) -> None:
@@ -264,6 +275,8 @@ def test_a_sensitive_path_is_told_nowhere(bench: Bench) -> None:
     model = bench.model("people", "SELECT * FROM people")
     sync = hook(model, [typed("home.street", "last", type="integer", sensitive=True), FieldSpec("code", "id")])
     assert {row.reason for row in bench.run(sync).bad_rows} == {"Field 'home.street': a text is no integer."}
+    both = hook(model, [FieldSpec("home.street", "last", sensitive=True), typed("number", "last", type="integer")])
+    assert {row.reason for row in bench.run(both).bad_rows} == {"Field 'number': a text is no integer."}
     sync = hook(model, [FieldSpec("home.street", "last", sensitive=True)])
     shown = preview(sync, bench.context())
     assert "home" in sync.sensitive
