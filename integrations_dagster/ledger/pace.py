@@ -9,6 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+FIRST_RATE = 30.0
+"""Requests per second with which an account begins of which nothing is known."""
+FIRST_GROWTH = 1.0
+"""Growth per second from there, while the rate is what requests wait for: it doubles in 0.7 seconds. Whatever quota it
+meets, few requests are on their way then; a burst would be refused by the dozen."""
+UNPACED = 500.0
+"""Requests per second beyond which an account that has refused nothing is not paced any more."""
 FALL = 0.9
 """The new rate, as a share of the accepted one, after a refusal."""
 SLOWEST = 0.2
@@ -46,7 +53,7 @@ class Pace:
     """The learned pace of one account.
 
     Attributes:
-        rate: Requests per second; None while nothing was ever refused.
+        rate: Requests per second; None while nothing was ever refused, or once `UNPACED` was reached without.
         ceiling: The rate at which the destination last refused, or None.
         arrival: Theoretical arrival time of the next request (GCRA without burst), seconds since the epoch.
         paced_since: Since when the rate has been in force.
@@ -69,12 +76,28 @@ class Pace:
     last_grant: float = 0.0
     confirmed: int = 0
 
+    @classmethod
+    def first(cls, now: float) -> Pace:
+        """The pace of an account of which nothing is known."""
+        return cls(rate=FIRST_RATE, arrival=now, paced_since=now, last_grant=now)
+
+    @property
+    def begins(self) -> bool:
+        """Whether the account has refused nothing yet."""
+        return self.events == 0 and self.ceiling is None
+
     def grant(self, earliest: float) -> tuple[float, Pace]:
         """When the next request may be sent, at `earliest` or later, and the pace after it."""
         if self.rate is None:
             return earliest, self
         at = max(earliest, self.arrival)
         idle = at - self.last_grant
+        if self.begins:
+            # Nobody has tried the rate while requests come later than it allows.
+            rate = self.rate * (1 + FIRST_GROWTH * max(idle, 0.0)) if self.arrival >= earliest else self.rate
+            if rate > UNPACED:
+                return at, Pace(granted=self.granted + 1, reduced_at=self.granted + 1)
+            return at, replace(self, rate=rate, arrival=at + 1 / rate, granted=self.granted + 1, last_grant=at)
         rate, ceiling = self._grown(min(max(idle, 0.0), LONGEST_GAP))
         return at, replace(
             self,
@@ -115,7 +138,7 @@ class Pace:
         events = self.events + 1 if now - self.last_event < CALM else 1
         block = min(FIRST_BLOCK * 2 ** (events - 1), LONGEST_BLOCK)
         ceiling, confirmed = self.ceiling, self.confirmed
-        if self.rate is None:
+        if self.rate is None or self.begins:
             # A first guess: what was sent at once until the destination refused is its limit, if it counts in seconds.
             known = ceiling = float(max(last_second, 1))
             confirmed, block = GUESSED, FULL_WINDOW

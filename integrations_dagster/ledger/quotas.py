@@ -28,6 +28,7 @@ LONGEST_DELAY = 900.0
 """Seconds beyond which a request is not granted at all, because a run worker would only sleep."""
 MEASURED = 10.0
 """Seconds over which the accepted rate is measured at the most."""
+_UNPACED = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class Quotas(Leases):
         if use.concurrency is not None:
             self._take_slot(tx, use, now, holder)
         at = self._through_quotas(tx, use, now, at)
+        if row is None and not use.quotas:
+            row = self._account(tx, use.account, Pace.first(now))
         if row is not None and row.rate is not None:
             at, pace = _pace(row).grant(at)
             serial = pace.granted
@@ -257,11 +260,11 @@ class Quotas(Leases):
             until = max(row.blocked_until, self.now() + min(seconds, LONGEST_DELAY))
             tx.execute(accounts.update().where(accounts.c.account == account).values(blocked_until=until))
 
-    def _account(self, tx: Connection, account: str) -> Any:
+    def _account(self, tx: Connection, account: str, pace: Pace = _UNPACED) -> Any:
         query = sa.select(accounts).where(accounts.c.account == account).with_for_update()
         row = tx.execute(query).first()
         if row is None:
-            tx.execute(accounts.insert().values(account=account, blocked_until=0.0, **asdict(Pace())))
+            tx.execute(accounts.insert().values(account=account, blocked_until=0.0, **asdict(pace)))
             row = tx.execute(query).first()
         return row
 

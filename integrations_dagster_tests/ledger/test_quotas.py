@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from integrations_dagster.ledger.leases import Lease, ShardLease
-from integrations_dagster.ledger.pace import Pace
+from integrations_dagster.ledger.pace import FIRST_RATE, Pace
 from integrations_dagster.ledger.quotas import CircuitOpen, NoSlot, QuotaSpent, Use
 from integrations_dagster.ledger.schema import metadata
 from integrations_dagster.ledger.store import Ledger
@@ -316,9 +316,10 @@ def an_hour_later(pace: Pace) -> Pace:
 
 @pytest.mark.parametrize("limit", [20, 50, 100, 200])
 @pytest.mark.parametrize("wait", [None, 1.0], ids=["without-hint", "retry-after"])
-def test_an_unknown_quota_is_found_and_used(limit: int, wait: float | None) -> None:
+@pytest.mark.parametrize("begin", [Pace(), Pace.first(0.0)], ids=["unpaced", "first"])
+def test_an_unknown_quota_is_found_and_used(limit: int, wait: float | None, begin: Pace) -> None:
     destination = Allowing(limit)
-    pace = simulate(Pace(), destination, 60.0, wait)
+    pace = simulate(begin, destination, 60.0, wait)
     used = sum(time > 10 for time in destination.accepted) / (50 * limit)
     refused = len(destination.refused) / (len(destination.refused) + len(destination.accepted))
     print(f"{limit}/s: {used:.1%} used after 10 s, {refused:.2%} refused over a minute, pace {pace.rate:.1f}/s")
@@ -327,6 +328,22 @@ def test_an_unknown_quota_is_found_and_used(limit: int, wait: float | None) -> N
     again = Allowing(limit)
     simulate(an_hour_later(pace), again, 20.0, wait)
     assert len(again.accepted) >= 0.9 * 20 * limit, "the next run begins with what was learned"
+
+
+def test_an_account_without_a_quota_is_soon_not_paced_any_more() -> None:
+    destination = Allowing(1_000_000)
+    pace = simulate(Pace.first(0.0), destination, 10.0, None)
+    assert pace.rate is None
+    slow = sum(time <= 5 for time in destination.accepted) / sum(time > 5 for time in destination.accepted)
+    print(f"the first five seconds carry {slow:.0%} of the next five")
+    assert slow >= 0.4
+
+
+def test_an_account_that_is_asked_now_and_then_is_not_tried_out() -> None:
+    pace = Pace.first(0.0)
+    for second in range(100):
+        _, pace = pace.grant(float(second))
+    assert pace.rate == FIRST_RATE
 
 
 def test_a_limit_that_was_raised_is_found_again() -> None:
