@@ -24,17 +24,20 @@ def per_row(cls: type[T]) -> type[T]:
 
 
 class Mode(StrEnum):
-    """What a sync does with the differences between its model and its destination."""
+    """What a sync does with the differences between its model and its destination (docs/modes.md)."""
 
     INSERT = "insert"
+    """Create each row once."""
     UPDATE = "update"
+    """Update the records that are there; create none."""
     UPSERT = "upsert"
+    """Create and update."""
     MIRROR = "mirror"
+    """Create, update, and remove what the model has no more."""
     DELETE = "delete"
+    """Delete the records that the model lists."""
     APPEND = "append"
-
-
-MODES_BUILT = (Mode.INSERT, Mode.UPSERT, Mode.MIRROR)
+    """Deliver each row once, as an event."""
 
 
 class Change(StrEnum):
@@ -49,11 +52,13 @@ class Action(StrEnum):
     """How a candidate is delivered."""
 
     CREATE = "create"
-    """Create a record, whatever the destination holds already (mode insert)."""
+    """Create a record, whatever the destination holds already (modes insert and append)."""
     UPSERT = "upsert"
     """Create or update the record that has this match value."""
     UPDATE = "update"
     """Update the record with this destination id (its match value changes)."""
+    MODIFY = "modify"
+    """Update the record that has this match value; where there is none, create none (mode update)."""
     DELETE = "delete"
     """Delete the record, by destination id where it is known, else by match value."""
 

@@ -11,6 +11,7 @@ import pytest
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sandbox.process import ensure_running, stop
+from integrations_dagster_tests.accounts import check_accounts
 
 
 def pytest_configure() -> None:
@@ -37,3 +38,23 @@ def sandbox(sandbox_storage: Path) -> Iterator[Endpoint]:
     yield endpoint
     client.reset()
     client.release()
+
+
+_CHECKED: set[Path] = set()
+"""Accounts of runs that have been checked."""
+
+
+@pytest.fixture(autouse=True)
+def _counts_add_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test is about: the account of each run that it made adds up, and agrees with the sync log."""
+    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None:
+        check_accounts(folder, _CHECKED)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _all_counts_add_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Likewise of runs in folders that several tests share."""
+    yield
+    check_accounts(tmp_path_factory.getbasetemp(), _CHECKED)

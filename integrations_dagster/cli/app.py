@@ -31,6 +31,14 @@ KeysOption = Annotated[
 ]
 PartitionOption = Annotated[list[str] | None, typer.Option("--partition", help="A partition key; may be repeated.")]
 QueryOption = Annotated[bool, typer.Option("--query/--no-query", help="Query the model, or use its newest version.")]
+RemovalsOption = Annotated[bool, typer.Option("--allow-removals", help="Lift the removal guard for this run.")]
+VolumeOption = Annotated[bool, typer.Option("--allow-volume", help="Lift the guards on volume for this run.")]
+FullResyncOption = Annotated[
+    bool, typer.Option("--full-resync", help="Forget what was delivered, and deliver every row anew.")
+]
+ResyncKeysOption = Annotated[
+    list[str] | None, typer.Option(help="Deliver the rows with these primary keys anew, separated by commas.")
+]
 HERE = Path()
 
 
@@ -50,6 +58,10 @@ def preview(
     keys: KeysOption = None,
     partition: PartitionOption = None,
     query: QueryOption = True,
+    allow_removals: RemovalsOption = False,
+    allow_volume: VolumeOption = False,
+    full_resync: FullResyncOption = False,
+    resync_keys: ResyncKeysOption = None,
     samples: Annotated[int, typer.Option(min=0, help="Payloads to show.")] = 5,
     project: ProjectOption = HERE,
 ) -> None:
@@ -59,7 +71,16 @@ def preview(
     loaded = projects.load(project)
     storage = projects.prepare(loaded.root)
     spec = loaded.sync(sync)
-    launch = run.Launch(projects.windows(loaded, spec, partition or ()), limit, projects.parse_keys(keys), query)
+    launch = run.Launch(
+        projects.windows(loaded, spec, partition or ()),
+        limit,
+        projects.parse_keys(keys),
+        query,
+        allow_removals=allow_removals,
+        allow_volume=allow_volume,
+        full_resync=full_resync,
+        resync_keys=projects.parse_keys(resync_keys),
+    )
     found = run.preview_sync(spec, storage, launch, show.err(), samples)
     show.print_preview(show.out(), spec, found)
 
@@ -71,6 +92,10 @@ def run(
     keys: KeysOption = None,
     partition: PartitionOption = None,
     query: QueryOption = True,
+    allow_removals: RemovalsOption = False,
+    allow_volume: VolumeOption = False,
+    full_resync: FullResyncOption = False,
+    resync_keys: ResyncKeysOption = None,
     project: ProjectOption = HERE,
 ) -> None:
     """Deliver SYNC from this terminal, with a progress bar."""
@@ -79,7 +104,16 @@ def run(
     loaded = projects.load(project)
     storage = projects.prepare(loaded.root)
     spec = loaded.sync(sync)
-    launch = run.Launch(projects.windows(loaded, spec, partition or ()), limit, projects.parse_keys(keys), query)
+    launch = run.Launch(
+        projects.windows(loaded, spec, partition or ()),
+        limit,
+        projects.parse_keys(keys),
+        query,
+        allow_removals=allow_removals,
+        allow_volume=allow_volume,
+        full_resync=full_resync,
+        resync_keys=projects.parse_keys(resync_keys),
+    )
     _deliver(spec, storage, launch)
 
 

@@ -44,6 +44,10 @@ class Launch:
         keys: Only these primary keys, if any.
         query: Whether the model is queried first; else its newest version is used.
         release: Which held rows are sent again, and nothing else; None for a run of all.
+        allow_removals: Whether the removal guard is lifted.
+        allow_volume: Whether the guards on volume are lifted.
+        full_resync: Whether every row is delivered anew.
+        resync_keys: Primary keys whose rows are delivered anew.
     """
 
     partitions: Sequence[Partition] = ()
@@ -51,10 +55,27 @@ class Launch:
     keys: tuple[str, ...] = ()
     query: bool = True
     release: Release | None = None
+    allow_removals: bool = False
+    allow_volume: bool = False
+    full_resync: bool = False
+    resync_keys: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether rows are asked for that a cursor has passed."""
+        return bool(self.keys or self.release or self.full_resync or self.resync_keys)
 
     @property
     def options(self) -> PlanOptions:
-        return PlanOptions(limit=self.limit, keys=self.keys, release=self.release)
+        return PlanOptions(
+            limit=self.limit,
+            keys=self.keys,
+            release=self.release,
+            allow_removals=self.allow_removals,
+            allow_volume=self.allow_volume,
+            full_resync=self.full_resync,
+            resync_keys=self.resync_keys,
+        )
 
 
 def run_sync(sync: SyncSpec, storage: Path, launch: Launch, console: Console) -> tuple[Plan, RunReport]:
@@ -69,7 +90,7 @@ def run_sync(sync: SyncSpec, storage: Path, launch: Launch, console: Console) ->
     with surroundings(storage, console) as ctx:
         assert isinstance(ctx.ledger, _NotingLedger)
         if launch.query:
-            run_query(sync.model, storage, ctx.run_id, launch.partitions, ctx.log)
+            run_query(sync.model, storage, ctx.run_id, launch.partitions, ctx.log, whole=launch.whole)
         with _heartbeats(ctx.ledger):
             try:
                 made = plan(sync, ctx, launch.partitions, launch.options, known=False)
@@ -87,7 +108,7 @@ def preview_sync(sync: SyncSpec, storage: Path, launch: Launch, console: Console
     """
     with surroundings(storage, console) as ctx:
         if launch.query:
-            run_query(sync.model, storage, ctx.run_id, launch.partitions, ctx.log)
+            run_query(sync.model, storage, ctx.run_id, launch.partitions, ctx.log, whole=launch.whole)
         return preview(sync, ctx, launch.partitions, launch.options, samples=samples)
 
 

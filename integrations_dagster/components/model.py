@@ -10,8 +10,9 @@ import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
 from integrations_dagster.components.attributes import AlsoTakes, Keys, NotBuilt, YamlComponent, near, problem
+from integrations_dagster.components.durations import Duration
 from integrations_dagster.components.scaffold import ModelScaffolder
-from integrations_dagster.sync.spec import ModelSpec, WarehouseSpec
+from integrations_dagster.sync.spec import CursorSpec, ModelSpec, WarehouseSpec
 
 SQL_FOLDER = "sql"
 
@@ -48,13 +49,26 @@ def _columns(value: Any) -> Any:
 Columns = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_columns), AlsoTakes({"type": "string"})]
 
 
+class CursorKeys(Keys):
+    """How a model is queried in part."""
+
+    column: Annotated[str, Field(min_length=1)] = Field(description="Column that grows with every change of a row.")
+    lookback: Duration = Field(
+        default=0.0,
+        description='How far each query goes back behind the cursor, for rows that appear late: "3h"; of a column of '
+        "numbers, a number.",
+    )
+
+
+def _cursor(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
 @dg.scaffold_with(ModelScaffolder)
 class Model(YamlComponent):
     """A query and its primary key: an asset whose rows syncs deliver."""
 
     word: ClassVar[str] = "model"
-    not_built: ClassVar[NotBuilt] = {"cursor": "Every run compares all rows."}
-
     sql: str = Field(min_length=1, description="File in the folder sql/ of the project, one SELECT.")
     primary_key: Columns = Field(min_length=1, description="Column, or list of columns, that identifies a row.")
     name: str | None = Field(
@@ -64,6 +78,11 @@ class Model(YamlComponent):
     )
     warehouse: str = Field(default="warehouse", description="Name of the warehouse that it queries.")
     partitions: Partitions | None = Field(default=None, description="Partitions, if its rows arrive by day.")
+    cursor: Annotated[CursorKeys, BeforeValidator(_cursor), AlsoTakes({"type": "string"})] | None = Field(
+        default=None,
+        description="Column that grows with every change of a row, for a model that is too large to query whole: the "
+        "SQL selects the rows from $cursor on, which is null the first time. Removed rows are not noticed.",
+    )
     description: str | None = Field(default=None, description="Shown on the asset.")
 
     @classmethod
@@ -100,8 +119,15 @@ class Model(YamlComponent):
             raise self.error(
                 "sql", f'"{self.sql}" makes no asset name.', "Give the model a `name` of letters and digits."
             )
+        if self.cursor is not None and self.partitions is not None:
+            raise self.error("cursor", "and partitions do not go together: a partition is a window of its own.")
         return ModelSpec(
-            self.identity, path, tuple(self.primary_key), warehouse, partitioned=self.partitions is not None
+            self.identity,
+            path,
+            tuple(self.primary_key),
+            warehouse,
+            partitioned=self.partitions is not None,
+            cursor=CursorSpec(self.cursor.column, self.cursor.lookback) if self.cursor else None,
         )
 
     def partitions_def(self) -> dg.PartitionsDefinition | None:

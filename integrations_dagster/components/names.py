@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import dagster as dg
@@ -13,6 +15,7 @@ from dagster import ComponentTree
 from integrations_dagster.components.attributes import YamlComponent, near
 from integrations_dagster.components.destination import SANDBOX, Destination
 from integrations_dagster.components.model import Model
+from integrations_dagster.components.owners import conflict_of
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
 from integrations_dagster.components.warehouse import Warehouse
@@ -74,7 +77,22 @@ class Names:
         if isinstance(component, Model):
             self.model_spec(component)
         if isinstance(component, Sync):
-            self.sync_spec(component)
+            self._check_owner(component, self.sync_spec(component))
+
+    def _check_owner(self, sync: Sync, spec: SyncSpec) -> None:
+        others = [other for component, other in self._sound_specs if component is not sync]
+        conflict = conflict_of(spec, others)
+        if conflict is not None:
+            raise sync.error(tuple(conflict.key.split(".", 1)), conflict.what, conflict.remedy)
+
+    @cached_property
+    def _sound_specs(self) -> list[tuple[Sync, SyncSpec]]:
+        """The syncs that are not wrong in themselves."""
+        found = []
+        for sync in self.syncs:
+            with suppress(Misconfigured):
+                found.append((sync, self.sync_spec(sync)))
+        return found
 
     def warehouse_spec(self, warehouse: Warehouse) -> WarehouseSpec:
         return warehouse.spec(self._root)
@@ -82,7 +100,12 @@ class Names:
     def model_spec(self, model: Model) -> ModelSpec:
         warehouse = self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
         spec = model.spec(self._root, self.warehouse_spec(warehouse))
-        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.kind))
+        readers = self._readers(model.identity) if spec.cursor else ()
+        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.kind), readers=readers)
+
+    def _readers(self, model: str) -> tuple[tuple[str, str], ...]:
+        """The syncs of a model, each with the target in force."""
+        return tuple(sorted((sync.name, target_in_force()) for sync in self.syncs if sync.model_name == model))
 
     def _sensitive(self, model: str, dialect: str) -> frozenset[str]:
         """Columns of a model that one of its syncs marks as sensitive, or makes a sensitive field from."""

@@ -51,6 +51,7 @@ class ModelScaffolder(ExampleScaffolder):
         primary_key: id           # a column, or a list of columns
         # warehouse: warehouse    # which warehouse it queries
         # name: {name}            # default: the file's name
+        # cursor: updated_at      # for a model too large to query whole; the SQL then selects the rows from $cursor on
         # partitions:             # the SQL then selects the rows from $partition_start to $partition_end
         #   daily: {start: "2026-01-01"}
     """
@@ -89,7 +90,7 @@ class SyncScaffolder(ExampleScaffolder):
         model: customers          # a Model of any folder
         destination: crm          # a Destination of any folder
         object: contacts          # what the rows become there
-        mode: upsert              # upsert: create and update; mirror: also remove; insert: only create
+        mode: upsert              # upsert: create and update; mirror: also remove; others: docs/modes.md
         match: {email: email}     # what a record is recognized by: field and column; a webhook takes none
         fields:                   # field of the destination: column of the model
           firstname: first_name
@@ -100,12 +101,15 @@ class SyncScaffolder(ExampleScaffolder):
           # birthday: {column: birthday, sensitive: true}  # kept out of logs, reasons and previews
         # nulls: omit             # nulls are left out; clear: they empty the field at the destination
         # batch: {rows: 100, bytes: 1000000, row_bytes: 100000}  # of a request; default: the destination's limits
-        # in_doubt: hold          # mode insert: rows that got no answer: hold, verify or resend
+        # in_doubt: hold          # modes insert and append: rows that got no answer: hold, verify or resend
         # rejected: {max_attempts: 10, wait: 15m, longest_wait: 24h}  # how rejected rows are tried again
         # shards: 4               # parallel write steps, at the most 32
         # schedule: "*/15 * * * *"
         # trigger: model          # run whenever the model was materialized by something else
         # fail_when: {rejected_above: 5%}
         # alerts: {slack: "#crm", when: {rejected_above: 1%}}
-        # removal_limit: 20%      # mirror only: what one run may remove
+        # removal_limit: 20%      # mirror and delete: what one run may remove
+        # guards: {queried: {warn: 50%, stop: 90%}, added: {most: 50000}}  # numbers far from the usual
+        # owner: true             # it may write what another sync writes too
+        # dedupe_window: 30d      # append: how long keys are remembered; default: for good
     """

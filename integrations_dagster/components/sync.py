@@ -28,26 +28,36 @@ from integrations_dagster.components.field_mapping import (
     check_paths,
     field_mapping,
 )
+from integrations_dagster.components.guards import (
+    DELETION_LIMIT,
+    REMOVAL_LIMIT,
+    Guards,
+    RemovalLimit,
+    check_removal_limit,
+)
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, ModelSpec, SyncSpec
-from integrations_dagster.vocabulary import MODES_BUILT, Action, Misconfigured, Mode
+from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 
 if TYPE_CHECKING:
     from integrations_dagster.components.names import Names
 
 SHARDS_LIMIT = 32
-REMOVAL_LIMIT = 0.2
 MAX_ATTEMPTS = 10
 RETRY_WAIT = 900.0
 RETRY_WAIT_CAP = 86_400.0
 ACTIONS = {
     Mode.INSERT: (Action.CREATE,),
+    Mode.UPDATE: (Action.MODIFY,),
     Mode.UPSERT: (Action.UPSERT, Action.UPDATE),
     Mode.MIRROR: (Action.UPSERT, Action.UPDATE, Action.DELETE),
+    Mode.DELETE: (Action.DELETE,),
+    Mode.APPEND: (Action.CREATE,),
 }
 """How rows of a mode may be delivered."""
+ModeName = Literal["insert", "update", "upsert", "mirror", "delete", "append"]
 LIMITS_PLANNED = dict.fromkeys(("invalid_above", "in_doubt_above"), "Built: rejected_above.")
 CHANGES_FOUND = "Changes are found by DuckDB, beside the storage folder."
 
@@ -113,12 +123,10 @@ class Alerts(Keys):
 
 
 def _mode(value: Any) -> Any:
-    built = [mode.value for mode in MODES_BUILT]
-    if value in built:
+    known = [mode.value for mode in Mode]
+    if value in known:
         return str(value)
-    if value in list(Mode):
-        raise problem(f'"{value}" is not built yet. Built: {", ".join(built)}.')
-    raise problem(f'"{value}" is no mode. {near(str(value), built)}Known: {", ".join(built)}.')
+    raise problem(f'"{value}" is no mode. {near(str(value), known)}Known: {", ".join(known)}.')
 
 
 def _cron(value: Any) -> Any:
@@ -134,7 +142,7 @@ class Sync(YamlComponent):
     word: ClassVar[str] = "sync"
     not_built: ClassVar[NotBuilt] = {
         "asset": "Name a model.",
-        "cursor": "Every run compares all rows.",
+        "cursor": "It is a key of the model.",
         "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
         "lookups": "Join it in the model's SQL.",
@@ -147,9 +155,10 @@ class Sync(YamlComponent):
     model_name: str = Field(alias="model", min_length=1, description="Name of the model whose rows are delivered.")
     destination: str = Field(min_length=1, description="Name of the destination.")
     object: str = Field(min_length=1, description="What the rows become there, as contacts.")
-    mode: Annotated[Literal["insert", "upsert", "mirror"], BeforeValidator(_mode)] = Field(
+    mode: Annotated[ModeName, BeforeValidator(_mode)] = Field(
         description="upsert: create and update; mirror: also remove what this sync delivered and the model has no "
-        "more; insert: create each row once, and never change it."
+        "more; insert: create each row once, and never change it; update: change records that are there, and "
+        "create none; delete: delete the records that the model lists; append: deliver each row once, as an event."
     )
     match: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
@@ -157,8 +166,9 @@ class Sync(YamlComponent):
         "default: the primary key.",
     )
     fields: dict[str, Annotated[FieldMapping, BeforeValidator(field_mapping), AlsoTakes({"type": "string"})]] = Field(
-        min_length=1,
-        description="Fields of the destination: a column, {column: NAME}, {value: CONSTANT} or {sql: EXPRESSION} each.",
+        default_factory=dict,
+        description="Fields of the destination: a column, {column: NAME}, {value: CONSTANT} or {sql: EXPRESSION} each. "
+        "Mode delete takes none.",
     )
     nulls: Nulls = Field(
         default="omit",
@@ -184,8 +194,21 @@ class Sync(YamlComponent):
     )
     fail_when: FailWhen = Field(default_factory=FailWhen, description="What fails a run that delivered what it could.")
     alerts: Alerts | None = Field(default=None, description="Who is told.")
-    removal_limit: Share | None = Field(
-        default=None, description='mirror: share of the delivered rows that one run may remove; default "20%".'
+    removal_limit: RemovalLimit | None = Field(
+        default=None,
+        description='mirror: share of the delivered rows, or rows, that one run may remove; default "20%". '
+        "delete: rows that one run may delete; default 1000.",
+    )
+    guards: Guards | None = Field(
+        default=None, description="How far from the usual a run's numbers may be before it warns or stops."
+    )
+    owner: Annotated[bool, TEMPLATE] = Field(
+        default=False,
+        description="It may write fields that another sync writes too, or mirror an object that another writes.",
+    )
+    dedupe_window: Duration | None = Field(
+        default=None,
+        description='append: how long the key of a delivered row is remembered at least, as "30d"; default: for good.',
     )
     description: str | None = Field(default=None, description="Shown on the asset.")
 
@@ -199,8 +222,16 @@ class Sync(YamlComponent):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Sync:
-        if self.removal_limit is not None and self.mode != "mirror":
-            raise mistake(("removal_limit",), f"has no meaning: mode {self.mode} removes nothing. Leave it out.")
+        if wrong := check_removal_limit(self.mode, self.removal_limit):
+            raise mistake(("removal_limit",), wrong)
+        if self.dedupe_window is not None and self.mode != "append":
+            raise mistake(("dedupe_window",), f"has no meaning in mode {self.mode}. Leave it out.")
+        if self.guards is not None and self.guards.removed is not None and self.mode != "mirror":
+            raise mistake(("guards", "removed"), f"has no meaning: mode {self.mode} removes no rows. Leave it out.")
+        if self.mode == "delete" and self.fields:
+            raise mistake(("fields",), "have no meaning: mode delete sends no values. Leave them out.")
+        if self.mode != "delete" and not self.fields:
+            raise mistake(("fields",), "is missing" if "fields" not in self.model_fields_set else "name no field.")
         for target, column in self.match.items():
             for name, other in self.fields.items():
                 if other.sensitive and (name == target or other.column == column):
@@ -231,6 +262,8 @@ class Sync(YamlComponent):
             Misconfigured: The destination cannot do this.
         """
         mode = Mode(self.mode)
+        default_limit = DELETION_LIMIT if mode is Mode.DELETE else REMOVAL_LIMIT
+        removal_limit = default_limit if self.removal_limit is None else self.removal_limit
         kind = KINDS[destination.kind]()
         try:
             kind.check(self.object, mode, tuple(self.match), tuple(self.fields))
@@ -240,6 +273,13 @@ class Sync(YamlComponent):
         self._check_batch(kind, mode)
         self._check_in_doubt(kind, mode)
         self._check_sensitive(model)
+        if model.cursor is not None and mode in (Mode.MIRROR, Mode.DELETE):
+            raise self.error(
+                "mode",
+                f"is {mode}, and the model {model.name!r} has a cursor: rows that are not queried cannot be told from "
+                "rows that are gone.",
+                "Use another mode, or a model without `cursor`.",
+            )
         alerts = AlertSpec(self.alerts.slack, self.alerts.when.rejected_above) if self.alerts else AlertSpec()
         return SyncSpec(
             name=self.name,
@@ -261,7 +301,10 @@ class Sync(YamlComponent):
             on_model=self.trigger == "model",
             fail_rejected_above=self.fail_when.rejected_above,
             alerts=alerts,
-            removal_limit=REMOVAL_LIMIT if self.removal_limit is None else self.removal_limit,
+            removal_limit=removal_limit,
+            dedupe_window=self.dedupe_window,
+            guards=self.guards.spec() if self.guards else None,
+            owner=self.owner,
             source=self.place,
         )
 

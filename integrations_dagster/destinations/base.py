@@ -86,6 +86,9 @@ class Response:
 GONE = "gone"
 """Outcome code of a rejected row whose record no longer exists at the destination: the state forgets the record, so
 that the next run creates it again."""
+NO_RECORD = "no_record"
+"""Outcome code of a row rejected because mode update found no record with its match value. Such a row is tried again
+for as long as it is in the model, and never parked: the record may come into being at any time."""
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Request | Remember | Pause, Response, T]

@@ -100,13 +100,13 @@ _UNIQUE_REMEDY = (
 class HubSpot(Destination):
     """HubSpot's CRM.
 
-    A record is written by `batch/upsert` with a unique property, by `batch/update` with its record id, or made by
-    `batch/create`, and removed by `batch/archive` (HubSpot keeps it restorable for 90 days).
+    A record is written by `batch/upsert` or (mode update) `batch/update` with a unique property, by `batch/update` with
+    its record id, or made by `batch/create`, and removed by `batch/archive` (HubSpot keeps it restorable for 90 days).
     """
 
     kind: ClassVar[str] = "hubspot"
     label: ClassVar[str] = "HubSpot"
-    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPSERT, Mode.MIRROR})
+    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPDATE, Mode.UPSERT, Mode.MIRROR, Mode.DELETE})
     auth: ClassVar[str] = "bearer"
     auth_kinds: ClassVar[frozenset[str] | None] = frozenset({"bearer", "client_credentials", "refresh_token"})
 
@@ -167,8 +167,8 @@ class HubSpot(Destination):
 
     def repeat(self, object_: str, action: Action) -> Repeat:  # noqa: ARG002
         """A create would be done twice: HubSpot has no idempotency key, and only a property with unique values could
-        refuse the second. An upsert by unique value, an update by record id and an archive by record id each end in the
-        same state however often the same batch is taken."""
+        refuse the second. An upsert or update by unique value, an update by record id and an archive by record id each
+        end in the same state however often the same batch is taken."""
         return Repeat.NEVER if action is Action.CREATE else Repeat.ALWAYS
 
     def account_limits(self) -> AccountLimits:
@@ -227,6 +227,8 @@ class HubSpot(Destination):
         elif batch.action is Action.UPDATE:
             # No idProperty: the id is the record's, and the match property takes its new value.
             request = _post(batch.object, "update", update_body(batch.rows, batch.match_fields[0]))
+        elif batch.action is Action.MODIFY:
+            request = _post(batch.object, "update", upsert_body(batch.rows, batch.match_fields[0]))
         else:
             request = _post(batch.object, "upsert", upsert_body(batch.rows, batch.match_fields[0]))
         response = yield request

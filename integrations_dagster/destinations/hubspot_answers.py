@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from integrations_dagster.destinations.base import GONE, Batch, Response
+from integrations_dagster.destinations.base import GONE, NO_RECORD, Batch, Response
 from integrations_dagster.destinations.errors import PoisonedBatch, Unavailable
 from integrations_dagster.destinations.hubspot_bodies import trace_of
 from integrations_dagster.destinations.hubspot_errors import codes_of, message_of, request_id, texts
@@ -196,6 +196,12 @@ def _rejected(batch: Batch, row: Row, error: Mapping[str, Any], id_: str) -> Out
             "The next run creates it again."
         )
         return Outcome(Status.REJECTED, None, GONE, reason, id_)
+    if batch.action is Action.MODIFY and NOT_FOUND in codes_of(error):
+        reason = (
+            f"HubSpot's {batch.object} have no record with the row's {batch.match_fields[0]}, and mode update creates "
+            "none. It is tried again for as long as the row is in the model."
+        )
+        return Outcome(Status.REJECTED, None, NO_RECORD, reason, id_)
     reason = message_of(error) or "HubSpot gave no reason."
     if batch.action is Action.CREATE and CONFLICT in codes_of(error):
         reason = (

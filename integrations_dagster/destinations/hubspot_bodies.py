@@ -23,7 +23,7 @@ def create_body(rows: Sequence[Row], field: str | None) -> bytes:
 
 
 def upsert_body(rows: Sequence[Row], field: str) -> bytes:
-    """The body of a batch/upsert by the match property."""
+    """The body of a batch/upsert, or of a batch/update, by the match property."""
     id_property = json_string(field).replace(b"%", b"%%")
     before = b'{"id":%b,"idProperty":' + id_property + b',"objectWriteTraceId":"%d","properties":'
     return _inputs([before % (json_string(row.match), row.ordinal) + _properties(row, field) for row in rows])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from integrations_dagster.destinations.base import Batch, Destination, Limits, Request, Response, Usage
+from integrations_dagster.destinations.base import NO_RECORD, Batch, Destination, Limits, Request, Response, Usage
 from integrations_dagster.destinations.error_table import ErrorEntry, Problem, asked_wait, raise_for, shorten
 from integrations_dagster.destinations.errors import (
     PoisonedBatch,
@@ -25,6 +25,8 @@ MAX_ROWS = 500
 MAX_BYTES = 1_000_000
 """Bytes of a body: what the sandbox takes unless it is configured otherwise."""
 NO_ANSWER = "NO_ANSWER"
+UNKNOWN_RECORD = "UNKNOWN_RECORD"
+"""The sandbox's own code of a row whose key has no record."""
 _NAME = re.compile(r"[\w.-]+")
 
 TABLE: tuple[ErrorEntry, ...] = (
@@ -153,9 +155,15 @@ def outcome_of(result: dict[str, Any], request_id: str) -> Outcome | None:
     """What one entry of `results` says of its row; None where it says nothing."""
     if isinstance(result.get("error"), dict):
         code, message = error_of(result)
+        if code == UNKNOWN_RECORD:
+            reason = "The sandbox has no record with the row's key, and mode update creates none. It is tried again."
+            return Outcome(Status.REJECTED, None, NO_RECORD, reason, request_id)
         return Outcome(Status.REJECTED, None, code or "REJECTED", message or "The sandbox gave no reason.", request_id)
     made = {"created": Status.CREATED, "updated": Status.UPDATED}.get(str(result.get("status")))
     record = result.get("id")
+    if result.get("status") == "deleted":
+        # Where there was no record, what was wanted is so.
+        return Outcome(Status.DELETED, record if isinstance(record, str) else None, request_id=request_id)
     if made is None or not isinstance(record, str) or not record:
         return None
     return Outcome(made, record, request_id=request_id)

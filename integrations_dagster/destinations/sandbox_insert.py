@@ -23,7 +23,7 @@ class SandboxInsert(SandboxDestination):
 
     kind: ClassVar[str] = "sandbox_insert"
     label: ClassVar[str] = "Sandbox insert"
-    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT})
+    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.APPEND})
     sandbox_path: ClassVar[str] = "inserts"
 
     def repeat(self, object_: str, action: Action) -> Repeat:  # noqa: ARG002

@@ -35,21 +35,31 @@ PATIENCE = 60.0
 """Seconds of pauses after which a job that still runs counts as an outage. The sandbox ends its jobs after 5 s."""
 
 
+_MODES = {
+    Action.CREATE: b"insert",
+    Action.MODIFY: b"update",
+    # Records are known by key, which no row changes.
+    Action.UPDATE: b"upsert",
+    Action.UPSERT: b"upsert",
+    Action.DELETE: b"delete",
+}
+
+
 class SandboxJobs(SandboxDestination):
     """Bulk jobs: the answer to a submission names the job, and only its results say what became of the rows."""
 
     kind: ClassVar[str] = "sandbox_jobs"
     label: ClassVar[str] = "Sandbox jobs"
-    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPSERT})
+    modes: ClassVar[frozenset[Mode]] = frozenset(Mode)
     sandbox_path: ClassVar[str] = "jobs"
     settles: ClassVar[float] = 5.0
 
     def repeat(self, object_: str, action: Action) -> Repeat:  # noqa: ARG002
-        """Never for an insert, whose records would be made twice; always for an upsert by key."""
+        """Never for an insert, whose records would be made twice; always for what names its records by key."""
         return Repeat.NEVER if action is Action.CREATE else Repeat.ALWAYS
 
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:
-        mode = b"insert" if batch.action is Action.CREATE else b"upsert"
+        mode = _MODES[batch.action]
         body = b'{"mode":"%b","rows":%b}' % (mode, rows_json(batch))
         response = yield Request("POST", f"/{batch.object}", body)
         reference = document_of(response).get("job")

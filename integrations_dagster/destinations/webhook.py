@@ -100,7 +100,7 @@ class Webhook(Destination):
 
     kind: ClassVar[str] = "webhook"
     label: ClassVar[str] = "Webhook"
-    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.UPSERT, Mode.MIRROR})
+    modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPSERT, Mode.MIRROR, Mode.DELETE, Mode.APPEND})
     auth: ClassVar[str] = "none"
     nests: ClassVar[bool] = True
     settings: ClassVar[frozenset[str]] = frozenset({"secret"})
@@ -198,9 +198,11 @@ def _key(secret: str) -> bytes:
 
 def _row(row: Row, action: Action) -> bytes:
     # Members in alphabetical order and no spaces, as in `values.canonical_json`.
+    # What the receiver is to do: a row that mode delete lists for the first time is a removal to it.
+    change = Change.REMOVED if action is Action.DELETE else row.change
     record = b"" if action is Action.DELETE else b',"record":' + encoded(row)
     return b'{"change":"%b","key":%b,"partition":%b%b}' % (
-        row.change.value.encode(),
+        change.value.encode(),
         json_string(row.key),
         json_string(row.partition),
         record,

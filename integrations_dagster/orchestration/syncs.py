@@ -13,6 +13,7 @@ from pydantic import Field
 from integrations_dagster.orchestration.context import partitions_of, readable_failures, run_context
 from integrations_dagster.orchestration.metadata import sync_metadata, sync_partition_metadata
 from integrations_dagster.orchestration.progress import ProgressLog
+from integrations_dagster.sync.guards import COUNTED
 from integrations_dagster.sync.plan import PlanOptions, plan
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, RunReport, Shard, WriteSummary
@@ -21,6 +22,7 @@ from integrations_dagster.sync.write import write
 from integrations_dagster.vocabulary import LeaseHeld, Status
 
 CHECK = "rows_accepted"
+VOLUME = "volume_usual"
 WAIT_FIRST, WAIT_LONGEST = 3.0, 30.0
 """Seconds between two looks at a sync that another run holds."""
 WAITS = 1_000_000
@@ -31,8 +33,33 @@ class PlanConfig(dg.Config):
 
     allow_removals: bool = Field(
         default=False,
-        description="Lift the removal guard for this run: remove as many rows as the model no longer has.",
+        description="Lift the removal guard for this run: remove as many rows as the model no longer has (mirror), or "
+        "delete as many as it lists (delete).",
     )
+    allow_volume: bool = Field(
+        default=False,
+        description="Lift the guards on volume for this run: deliver although its numbers are far from the usual.",
+    )
+    full_resync: bool = Field(
+        default=False,
+        description="Forget what was delivered, and deliver every row of the model anew (of the partitions of this "
+        "run). Records are recognized as before, and rows in doubt stay so. If the run stops, the next one goes on. "
+        "Not in the modes insert and append, which would create every record a second time.",
+    )
+    resync_keys: list[str] = Field(
+        default=[],
+        description="Deliver the rows with these primary keys anew, beside what has changed. A composite key is a JSON "
+        'array of texts, as ["7", "eu"].',
+    )
+
+    @property
+    def options(self) -> PlanOptions:
+        return PlanOptions(
+            allow_removals=self.allow_removals,
+            allow_volume=self.allow_volume,
+            full_resync=self.full_resync,
+            resync_keys=tuple(self.resync_keys),
+        )
 
 
 @suppress_dagster_warnings  # backfill policies are in beta; the pin of dagster keeps them as they are
@@ -67,18 +94,26 @@ def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
         check_specs=[
-            dg.AssetCheckSpec(
-                CHECK, asset=sync.name, description="Every row was valid and the destination rejected none."
-            )
+            dg.AssetCheckSpec(name, asset=sync.name, description=description)
+            for name, description in checks_of(sync).items()
         ],
     )
     def deliver(rows: Any) -> Any:
         made, shards = plan_op(rows)
         summaries = shards.map(write_op).collect()
-        result, check = record_op(made, summaries)
-        return {"result": result, f"{sync.name}_{CHECK}": check}
+        result, *checks = record_op(made, summaries)
+        named = zip(checks_of(sync), checks, strict=True)
+        return {"result": result, **{f"{sync.name}_{name}": check for name, check in named}}
 
     return deliver
+
+
+def checks_of(sync: SyncSpec) -> dict[str, str]:
+    """The asset checks of a sync: name to description."""
+    checks = {CHECK: "Every row was valid and the destination rejected none."}
+    if sync.guards is not None:
+        checks[VOLUME] = "The numbers of rows queried, added, changed and removed are not far from the usual."
+    return checks
 
 
 def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.OpDefinition:
@@ -96,7 +131,7 @@ def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> 
             partitions = partitions_of(context, partitions_def)
             with run_context(context) as ctx:
                 try:
-                    made = plan(sync, ctx, partitions, PlanOptions(allow_removals=config.allow_removals))
+                    made = plan(sync, ctx, partitions, config.options)
                 except LeaseHeld as held:
                     seconds = min(WAIT_FIRST * 1.5**context.retry_number, WAIT_LONGEST)
                     context.log.info(f"{held.message} Waiting for it; the next look is in {seconds:.0f} s.")
@@ -145,7 +180,7 @@ def _record_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
         name=f"record_{sync.name}",
         description="Take what was acknowledged into the state, and give account of the run.",
         ins={"made": dg.In(dict[str, Any]), "summaries": dg.In(list[dict[str, Any]])},
-        out={"result": dg.Out(dg.Nothing), "check": dg.Out(dg.Nothing)},
+        out={"result": dg.Out(dg.Nothing), **{name: dg.Out(dg.Nothing) for name in checks_of(sync)}},
         # `record` may be repeated: a killed process must not turn a delivered run into a failed one.
         retry_policy=dg.RetryPolicy(max_retries=2, delay=1),
         tags={"integrations/step": "record"},
@@ -164,7 +199,7 @@ def _record_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
             # A failed asset has no materialization, so its numbers are kept as an observation.
             for key in context.partition_keys if partitions_def else [None]:
                 context.log_event(dg.AssetObservation(asset_key=sync.name, partition=key, metadata=metadata))
-            yield _check(sync, report)
+            yield from _checks(sync, planned, report)
             raise dg.Failure(
                 description=f"Sync {sync.name!r} failed.\n\n" + "\n".join(report.failures),
                 metadata=metadata,
@@ -174,12 +209,25 @@ def _record_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
             if version.partition:
                 context.add_asset_metadata(sync_partition_metadata(version), sync.name, version.partition)
         yield dg.Output(None, "result", metadata=metadata)
-        yield _check(sync, report)
+        yield from _checks(sync, planned, report)
 
     return record_op
 
 
-def _check(sync: SyncSpec, report: RunReport) -> dg.AssetCheckResult:
+def _checks(sync: SyncSpec, planned: Plan, report: RunReport) -> Iterator[dg.AssetCheckResult]:
+    yield _accepted(sync, report)
+    if sync.guards is not None:
+        yield dg.AssetCheckResult(
+            asset_key=sync.name,
+            check_name=VOLUME,
+            passed=not planned.warnings,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=" ".join(planned.warnings) or "The numbers are as usual.",
+            metadata={name: getattr(planned.counts, name) for name in COUNTED},
+        )
+
+
+def _accepted(sync: SyncSpec, report: RunReport) -> dg.AssetCheckResult:
     rejected = report.outcomes.get(Status.REJECTED, 0)
     in_doubt = report.outcomes.get(Status.IN_DOUBT, 0)
     invalid = report.counts.invalid

@@ -10,10 +10,22 @@ import duckdb
 from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.moves import Mover, resolve
 from integrations_dagster.planner.state import literal
-from integrations_dagster.vocabulary import Action, Change, GuardTripped
+from integrations_dagster.vocabulary import Action, Change, GuardTripped, Mode
 
+LIFT = "If the model is right, launch the run with allow_removals: true, or raise removal_limit."
 WAITING = ("waiting", "parked", "in_doubt")
 """Why a held row is no candidate: its time has not come, it was rejected too often, nobody knows what became of it."""
+
+
+ACTION_OF = {
+    Mode.INSERT: Action.CREATE,
+    Mode.UPDATE: Action.MODIFY,
+    Mode.UPSERT: Action.UPSERT,
+    Mode.MIRROR: Action.UPSERT,
+    Mode.DELETE: Action.DELETE,
+    Mode.APPEND: Action.CREATE,
+}
+"""How a row of the model is delivered, unless its match value moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +51,51 @@ class Settings:
 
     Attributes:
         sync: Name, for messages.
-        removes: Whether rows missing from the model are removed at the destination (mirror).
-        removal_limit: Share of the records in the partitions compared (0 to 1).
+        mode: What is done with differences.
+        removal_limit: mirror: share (0 to 1) of the records in the partitions compared. A number above 1, in delete
+            always: records.
         allow_removals: Whether the removal guard is lifted for this run.
         shards: Shards at the most.
         shard_rows: Candidates below which a further shard is not worth its step.
         limit: Candidates at the most, or None.
         keys: Only these primary keys, if any.
-        creates: Whether only rows without a record are sent, as creations (insert).
+        cursor: append: the sync's cursor; every row before it was settled once. "" for none.
+        floor: append: the newest cursor value of what was delivered longer ago than the dedupe window; "" for nothing.
+        forget_to: append: deliveries with batch numbers up to this one are longer ago than the dedupe window.
         now: The ledger's clock, seconds since the epoch.
         resend_in_doubt: Whether rows in doubt are candidates like any other.
         release: Held rows to send, and nothing else; None for a run like any other.
     """
 
     sync: str
-    removes: bool
+    mode: Mode
     removal_limit: float = 0.2
     allow_removals: bool = False
     shards: int = 4
     shard_rows: int = 2000
     limit: int | None = None
     keys: tuple[str, ...] = ()
-    creates: bool = False
+    cursor: str = ""
+    floor: str = ""
+    forget_to: int = 0
     now: float = field(default_factory=time.time)
     resend_in_doubt: bool = False
     release: Release | None = None
+
+    @property
+    def removes(self) -> bool:
+        """Whether rows missing from the model are removed at the destination."""
+        return self.mode is Mode.MIRROR
+
+    @property
+    def moves(self) -> bool:
+        """Whether a record follows its row when the match value changes: the records are the sync's own."""
+        return self.mode in (Mode.UPSERT, Mode.MIRROR)
+
+    @property
+    def action(self) -> Action:
+        """How a row is delivered, unless its match value moves."""
+        return ACTION_OF[self.mode]
 
     @property
     def partial(self) -> bool:
@@ -92,8 +124,12 @@ def _free(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
     )
 
 
-def judge(connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: bool, partitions: str) -> None:
-    """Tables `bad` (rows invalid for their keys) and `compared` (all other rows, with a verdict)."""
+def judge(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: bool, partitions: str, cursor: str | None
+) -> None:
+    """Tables `bad` (rows invalid for their keys or cursor) and `compared` (all other rows, with a verdict)."""
+    # No later query would return a row without a cursor value.
+    no_cursor = "m.cursor IS NULL" if cursor else "false"
     _free(connection, settings)
     connection.execute("SET VARIABLE now = ?", [settings.now])
     doubles = (
@@ -113,34 +149,36 @@ def judge(connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: 
     )
     connection.execute(f"CREATE TEMP TABLE elsewhere AS {elsewhere}")
     connection.execute(
-        """CREATE TEMP TABLE bad AS SELECT m.*,
+        f"""CREATE TEMP TABLE bad AS SELECT m.*,
             CASE WHEN m.key IS NULL THEN 'NULL_KEY' WHEN m.match IS NULL THEN 'NO_MATCH_VALUE'
-                ELSE 'DOUBLE_MATCH_VALUE' END AS code,
+                WHEN {no_cursor} THEN 'NULL_CURSOR' ELSE 'DOUBLE_MATCH_VALUE' END AS code,
             CASE WHEN m.key IS NULL THEN 'The primary key is null.'
                 WHEN m.match IS NULL THEN 'The match value is null or empty.'
+                WHEN {no_cursor} THEN 'The cursor column is null.'
                 WHEN d.match IS NULL THEN 'The row with the key ' || e.other || ' of partition ' || e.partition
                     || ' was delivered with the same match value; this one is not sent.'
                 ELSE 'The row with the key ' || CASE WHEN d.first_key = m.key THEN d.last_key ELSE d.first_key END
                     || ' has the same match value; neither is sent.' END AS reason
         FROM model m LEFT JOIN doubles d ON d.match = m.match LEFT JOIN elsewhere e ON e.key = m.key
-        WHERE m.key IS NULL OR m.match IS NULL OR d.match IS NOT NULL OR e.key IS NOT NULL"""
+        WHERE m.key IS NULL OR m.match IS NULL OR {no_cursor} OR d.match IS NOT NULL OR e.key IS NOT NULL"""
     )
     connection.execute(
         "CREATE TEMP VIEW claims AS SELECT key, match FROM model WHERE key IS NOT NULL AND match IS NOT NULL"
     )
+    # A rejected removal is a matter of its own, beside what becomes of a row of the model.
+    removal = "coalesce(h.action, '') = 'delete'" if settings.mode is not Mode.DELETE else "false"
     # A key's own record is the one with its match value; failing that, the newest one it has.
     connection.execute(
-        """CREATE TEMP TABLE compared AS
+        f"""CREATE TEMP TABLE compared AS
         WITH good AS (SELECT * FROM model m ANTI JOIN bad b ON b.key = m.key WHERE m.key IS NOT NULL),
         older AS (
             SELECT s.key, arg_max(s.match, s.number) AS match, bool_or(s.source_digest IS NOT NULL) AS known
             FROM snapshot s JOIN good g ON g.key = s.key AND g.match <> s.match GROUP BY s.key
         ), waiting AS (
-            -- The removal of a record that its row has left behind is a matter of its own.
-            SELECT h.*, h.source_digest = g.digest AND coalesce(h.action, '') <> 'delete' AS same
+            SELECT h.*, h.source_digest = g.digest AND NOT {removal} AS same
             FROM held h JOIN good g ON g.key = h.key
             ANTI JOIN (SELECT key FROM older) o
-                ON o.key = h.key AND h.action = 'delete' AND h.status IN ('rejected', 'parked')
+                ON o.key = h.key AND {removal} AND h.status IN ('rejected', 'parked')
         )
         SELECT g.key, g.match, g.partition, g.digest,
             coalesce(own.match, older.match) AS record_match,
@@ -172,14 +210,22 @@ def find_candidates(
 ) -> list[str]:
     # A record whose digests are unknown was sent by a request that may be repeated: it may not be there, and is created
     # again.
-    only = "AND NOT known" if settings.creates else ""
+    only = "AND NOT known" if settings.action is Action.CREATE else ""
+    destination_id = {
+        # The record is the one that has the match value now, whatever had it when the row was sent last.
+        Mode.UPDATE: "CASE WHEN record_match = match THEN destination_id END",
+        # A deleted record that was created again has another id.
+        Mode.DELETE: "CAST(NULL AS VARCHAR)",
+    }.get(settings.mode, "destination_id")
     connection.execute(
-        f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, destination_id, payload_digest,
-            verdict AS change, '{Action.CREATE if settings.creates else Action.UPSERT}' AS action, 0 AS wave,
+        f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, {destination_id} AS destination_id,
+            payload_digest, verdict AS change, '{settings.action}' AS action, 0 AS wave,
             false AS linked, CAST(NULL AS VARCHAR) AS follows, again
         FROM compared WHERE verdict IN ('added', 'changed') {only}"""
     )
-    if settings.creates:
+    if settings.cursor and settings.floor:
+        _exclude_late(connection, settings)
+    if not settings.moves:
         return []
     # Records that a candidate's key has under other match values than its row has now.
     connection.execute(
@@ -203,6 +249,28 @@ def find_candidates(
         _remove(connection, settings, partitions)
         left_behind = []
     return left_behind
+
+
+def _exclude_late(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Drop events so old that it is not known any more whether they were delivered.
+
+    Every row before the cursor was settled once, and what is as old as the floor may have been forgotten since. A row
+    that is held was not delivered, and its key is known.
+    """
+    kind = cursor_type(connection)
+    connection.execute(
+        f"""DELETE FROM candidates WHERE key IN (
+            SELECT key FROM model WHERE cursor < CAST($cursor AS {kind}) AND cursor <= CAST($floor AS {kind})
+        ) AND key NOT IN (SELECT key FROM held) AND key NOT IN (SELECT key FROM snapshot)""",
+        {"cursor": settings.cursor, "floor": settings.floor},
+    )
+
+
+def cursor_type(connection: duckdb.DuckDBPyConnection) -> str:
+    """DuckDB's type of the model's cursor column."""
+    row = connection.execute("DESCRIBE SELECT cursor FROM model").fetchone()
+    assert row is not None
+    return str(row[1])
 
 
 def _move(connection: duckdb.DuckDBPyConnection) -> None:
@@ -271,11 +339,14 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
     )
     total = scalar(connection, f"SELECT count(DISTINCT key) FROM snapshot s WHERE {where}")
     missing = scalar(connection, "SELECT count(DISTINCT key) FROM removals WHERE missing")
-    if total and missing / total > settings.removal_limit and not settings.allow_removals:
+    rows = settings.removal_limit > 1
+    over = missing > settings.removal_limit if rows else total and missing / total > settings.removal_limit
+    if over and not settings.allow_removals:
+        limit = f"{settings.removal_limit:,.0f}" if rows else f"{settings.removal_limit:.0%}"
         raise GuardTripped(
             f"Sync {settings.sync!r} would remove {missing:,} of {total:,} records ({missing / total:.0%}), more than "
-            f"its removal_limit of {settings.removal_limit:.0%}; nothing was sent.",
-            "If the model is right, launch the run with allow_removals: true, or raise removal_limit.",
+            f"its removal_limit of {limit}; nothing was sent.",
+            LIFT,
         )
     connection.execute(
         f"""UPDATE candidates SET linked = true WHERE key IN (SELECT key FROM removals WHERE NOT missing);
@@ -286,6 +357,24 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
         FROM removals r LEFT JOIN candidates c ON c.key = r.key
             LEFT JOIN held h ON h.key = r.key AND h.status IN ('rejected', 'parked')"""
     )
+
+
+def guard_deletions(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    """Mode delete: refuse to delete more records than a run may, because a model may list everything by mistake.
+
+    Raises:
+        GuardTripped: It would.
+    """
+    if settings.mode is not Mode.DELETE or settings.allow_removals:
+        return
+    # A row that was deleted before is a candidate where its digest or partition differs, and is not sent.
+    count = scalar(connection, "SELECT count(*) FROM candidates WHERE payload_digest IS NULL")
+    if count > settings.removal_limit:
+        raise GuardTripped(
+            f"Sync {settings.sync!r} would delete {count:,} records, more than its removal_limit of "
+            f"{settings.removal_limit:,.0f}; nothing was sent.",
+            LIFT,
+        )
 
 
 def restrict(connection: duckdb.DuckDBPyConnection, settings: Settings) -> None:

@@ -11,11 +11,20 @@ from pathlib import Path
 
 import duckdb
 
-from integrations_dagster.planner.candidates import WAITING, Release, Settings, find_candidates, judge, restrict
+from integrations_dagster.planner.candidates import (
+    WAITING,
+    Release,
+    Settings,
+    cursor_type,
+    find_candidates,
+    guard_deletions,
+    judge,
+    restrict,
+)
 from integrations_dagster.planner.computed import problem_of
 from integrations_dagster.planner.model import Source, check_keys, load_model, scalar, text_of
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
-from integrations_dagster.vocabulary import Change, Counts, HeldStatus, Status
+from integrations_dagster.vocabulary import Change, Counts, HeldStatus, Mode, Status
 
 
 @dataclass(slots=True)
@@ -31,6 +40,8 @@ class Diff:
         held: Held rows of the model by why they wait: "waiting", "parked", "in_doubt".
         released: Candidates that were held and are sent because the run releases them.
         unheld: Keys that were to be released and are not held.
+        cursor: Of a model with a cursor: DuckDB's type of the column, and its greatest value as text ("" without rows).
+        unknown: Rows of the model whose record has unknown digests: a resync, or requests without an answer.
         still_held: Keys that were to be released, are held, and are not sent: in doubt where the release does not say
             so, held before its time or for another reason, or without a row in the model.
     """
@@ -41,17 +52,21 @@ class Diff:
     known: int = 0
     held: dict[str, int] = field(default_factory=dict)
     released: int = 0
+    cursor: tuple[str, str] | None = None
+    unknown: int = 0
     unheld: list[str] = field(default_factory=list)
     still_held: list[str] = field(default_factory=list)
 
 
 def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, folder: Path) -> Diff:
     """Find the candidates and write them to `folder`: `shard-<n>.parquet`, `outcomes-plan-0.parquet` (rows invalid for
-    their keys), `forgotten.parquet` (held rows that left the model).
+    their keys), `forgotten.parquet` (held rows that left the model), `ended.parquet` (mode delete: deletions whose rows
+    have left the model; mode append: deliveries older than the dedupe window), `pending.parquet` (rows that are not
+    settled yet, with their cursor values).
 
     Raises:
         Misconfigured: The primary key is not unique, or a field's expression does not fit the model.
-        GuardTripped: A mirror would remove more than its limit.
+        GuardTripped: A mirror or a deletion would remove more than its limit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with connect(folder) as connection:
@@ -59,7 +74,8 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         problems = load_model(connection, settings.sync, source)
         check_keys(connection, settings.sync, source)
         counts = Counts(queried=scalar(connection, "SELECT count(*) FROM model"))
-        judge(connection, settings, bool(source.match), ", ".join(literal(partition) for partition in source.files))
+        compared = ", ".join(literal(partition) for partition in source.files)
+        judge(connection, settings, bool(source.match), compared, source.cursor)
         verdicts = dict(connection.execute("SELECT verdict, count(*) FROM compared GROUP BY verdict").fetchall())
         held = {why: verdicts.get(why, 0) for why in WAITING}
         counts.held = sum(held.values())
@@ -67,10 +83,19 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         counts.unchanged = verdicts.get("unchanged", 0)
         left_behind = find_candidates(connection, settings, bool(source.match), list(source.files))
         result = Diff(counts, left_behind=left_behind, known=manifest.rows, held=held)
+        result.unknown = scalar(
+            connection, "SELECT count(*) FROM compared WHERE record_match IS NOT NULL AND NOT known"
+        )
+        if source.cursor:
+            newest = connection.execute("SELECT CAST(max(cursor) AS VARCHAR) FROM model").fetchall()[0][0]
+            result.cursor = (cursor_type(connection), newest or "")
         differing = verdicts.get("added", 0) + verdicts.get("changed", 0)
+        if source.cursor:
+            _write_pending(connection, folder)
         kept = f"SELECT count(*) FROM candidates WHERE change <> '{Change.REMOVED}'"
         if settings.partial:
             restrict(connection, settings)
+        guard_deletions(connection, settings)
         counts.excluded = differing - scalar(connection, kept)
         if settings.release is not None:
             _tell_release(connection, settings.release, result)
@@ -79,8 +104,10 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         assert counts.adds_up(), counts
         _write_shards(connection, source, settings, folder, result, problems)
         _write_bad(connection, folder)
-        if not settings.partial and list(source.files) == [""]:
+        if not settings.partial and list(source.files) == [""] and source.cursor is None:
             _write_forgotten(connection, folder)
+        if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
+            _write_ended(connection, settings, folder, list(source.files))
         return result
 
 
@@ -159,3 +186,25 @@ def _write_forgotten(connection: duckdb.DuckDBPyConnection, folder: Path) -> Non
     if scalar(connection, f"SELECT count(*) FROM ({query})"):
         path = folder / "forgotten.parquet"
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
+
+
+def _write_pending(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Rows that the cursor must not pass before they are settled. What is parked, or invalid by itself, is settled
+    until it changes, and then its cursor changes too."""
+    query = """SELECT m.key, m.cursor FROM model m WHERE m.key IN (SELECT key FROM candidates)
+            OR m.key IN (SELECT key FROM compared WHERE verdict IN ('waiting', 'in_doubt'))
+        UNION ALL SELECT key, cursor FROM bad WHERE code = 'DOUBLE_MATCH_VALUE'"""
+    connection.execute(f"COPY ({query}) TO {literal(str(folder / 'pending.parquet'))} (FORMAT parquet)")
+
+
+def _write_ended(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, folder: Path, partitions: list[str]
+) -> None:
+    """Records that the state need not keep. Of mode append: what was delivered longer ago than the dedupe window, and
+    is not in the model; with a cursor that is what no later query returns, unless it comes late."""
+    compared = ", ".join(literal(partition) for partition in partitions)
+    forgotten = f"s.number <= {settings.forget_to}" if settings.mode is Mode.APPEND else "true"
+    query = f"""SELECT s.key, s.match, s.number FROM snapshot s
+        ANTI JOIN model m ON m.key = s.key AND m.match = s.match WHERE s.partition IN ({compared}) AND {forgotten}"""
+    if scalar(connection, f"SELECT count(*) FROM ({query})"):
+        connection.execute(f"COPY ({query}) TO {literal(str(folder / 'ended.parquet'))} (FORMAT parquet)")

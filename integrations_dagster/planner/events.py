@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from integrations_dagster.destinations.base import GONE
+from integrations_dagster.destinations.base import GONE, NO_RECORD
 from integrations_dagster.ledger.batches import (
     OUTCOME_LISTS,
     ROW_LISTS,
@@ -20,7 +20,7 @@ from integrations_dagster.ledger.batches import (
     rows_text,
 )
 from integrations_dagster.planner.state import literal
-from integrations_dagster.vocabulary import ABSENT, Action, Status
+from integrations_dagster.vocabulary import ABSENT, Action, Change, Status
 
 CHUNK = 32 << 20
 """Bytes of JSON that are turned into events at a time."""
@@ -189,7 +189,9 @@ _BATCHES = """
 SELECT number, run_id, shard, status, rows, attempt, opened, closed, reference AS idempotency_key, traffic
 FROM {source}"""
 
-# What a row's outcome does to the records of the snapshot and to the held rows.
+# What a row's outcome does to the records of the snapshot and to the held rows. A deletion that the model asks for
+# (mode delete) is what is delivered, so that its record is the deletion itself; only a removal ends a record.
+_REMOVES = f"action = '{Action.DELETE}' AND change = '{Change.REMOVED}'"
 _EVENTS = f"""
 WITH spread AS (
     SELECT h, {_spread("r", ROW_LISTS)}, {_spread("o", OUTCOME_LISTS)} FROM {{source}}
@@ -205,14 +207,14 @@ WITH spread AS (
         coalesce(o_q, '') AS request_id
     FROM spread
 ), judged AS (
-    SELECT *, code = '{GONE}' AS gone, CASE
+    SELECT *, code IN ('{GONE}', '{NO_RECORD}') AS gone, CASE
         WHEN repeatable AND (given_up OR late OR outcome = '{Status.UNSENT}')
-            THEN CASE action WHEN '{Action.DELETE}' THEN 'unknown_delete' ELSE 'unknown_write' END
+            THEN CASE WHEN {_REMOVES} THEN 'unknown_delete' ELSE 'unknown_write' END
         WHEN given_up THEN 'in_doubt'
         WHEN outcome = '{Status.UNSENT}' THEN CASE code WHEN '{ABSENT}' THEN 'absent' ELSE 'in_doubt' END
         WHEN outcome = '{Status.REJECTED}' THEN 'rejected'
         WHEN outcome = '{Status.IN_DOUBT}' THEN 'in_doubt'
-        WHEN action = '{Action.DELETE}' THEN 'delete'
+        WHEN {_REMOVES} THEN 'delete'
         ELSE 'write' END AS effect
     FROM told
 )

@@ -13,6 +13,10 @@ What an event does to the records of the snapshot:
   next one with this match value has another;
 - a row rejected, in doubt or known to be absent changes no record, unless the destination says that the record is gone.
 
+In mode delete a record of the snapshot is a deletion that was acknowledged: delivering it is a write, and a plan names
+those whose rows have left the model (`ended.parquet`), which are forgotten, so that a row that comes back is deleted
+again.
+
 "Older" and "later" are batch numbers, which follow the order in which answers were recorded.
 """
 
@@ -29,7 +33,7 @@ import pyarrow.parquet as pq
 
 from integrations_dagster.ledger.batches import BatchRecord
 from integrations_dagster.planner.events import EVENT_COLUMNS, write_events
-from integrations_dagster.planner.held import DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
+from integrations_dagster.planner.held import CONCERNED, DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
 from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import (
     SNAPSHOT_COLUMNS,
@@ -41,6 +45,20 @@ from integrations_dagster.planner.state import (
     slug,
     to_disk,
 )
+from integrations_dagster.vocabulary import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """What a resync forgets: the digests of records, and why rows are held. Ids, match values and rows in doubt stay.
+
+    Attributes:
+        partitions: Of the records concerned; ("",) for an unpartitioned model.
+        keys: Only these primary keys; empty for all.
+    """
+
+    partitions: tuple[str, ...]
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,9 @@ class Folded:
     @property
     def changed(self) -> bool:
         return self.manifest != self.previous
+
+
+_NOTHING_ANEW: tuple[tuple[str, tuple[str, ...]], ...] = (("partitions", ()), ("keys", ()))
 
 
 def outcome_files(folder: Path) -> list[Path]:
@@ -74,6 +95,8 @@ def fold(
     write_log: bool = True,
     folder: Path | None = None,
     spacing: Spacing = DEFAULT_SPACING,
+    mode: Mode | None = None,
+    anew: Anew | None = None,
 ) -> Folded:
     """Compute the state after the given batches and all outcome files of the home's plan folders.
 
@@ -85,6 +108,8 @@ def fold(
         write_log: Whether to append the sync log (a preview does not).
         folder: Where the new state files go; the home's folder unless it is a preview.
         spacing: When rejected rows are tried again.
+        mode: The mode in force, kept in the manifest.
+        anew: What to forget after the batches, for a resync.
 
     Returns:
         The new manifest; the caller makes it the state with `Home.swap` while it holds the lease.
@@ -99,28 +124,42 @@ def fold(
         plans = sorted((home.folder / "plans").glob("*"))
         outcomes = [path for plan in plans for path in outcome_files(plan)]
         forgotten = [path for plan in plans if (path := plan / "forgotten.parquet").exists()]
+        ended = [path for plan in plans if (path := plan / "ended.parquet").exists()]
         digest = previous.mapping_digest if mapping_digest is None else mapping_digest
+        kept_mode = previous.mode if mode is None else mode.value
         batches = iter(batches)
         first = next(batches, None)
-        if first is None and not outcomes and not forgotten:
-            return Folded(replace(previous, mapping_digest=digest), previous)
+        if first is None and not outcomes and not forgotten and not ended and anew is None:
+            return Folded(replace(previous, mapping_digest=digest, mode=kept_mode), previous)
         found = first is not None
         with connect(scratch) as connection:
             last = previous.last_number
             if first is not None:
                 last = write_events(connection, scratch, chain([first], batches), last)
             home.attach(connection, previous)
-            _load(connection, scratch, outcomes, forgotten, found=found)
+            _load(connection, scratch, outcomes, forgotten, ended, found=found)
+            for name, texts in (("partitions", anew.partitions), ("keys", anew.keys)) if anew else _NOTHING_ANEW:
+                connection.execute(f"SET VARIABLE anew_{name} = CAST(? AS VARCHAR[])", [list(texts)])
             if write_log:
                 _write_log(connection, home, scratch, previous.last_number, found=found)
             generation = previous.generation + 1
             snapshot, held = f"snapshot-{generation}-{last}.parquet", f"held-{generation}-{last}.parquet"
-            _copy(connection, _SNAPSHOT_AFTER, target / snapshot)
+            _copy(connection, _SNAPSHOT_AFTER if anew is None else _SNAPSHOT_ANEW, target / snapshot)
             for name, value in (("now", now), *asdict(spacing).items()):
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
             _copy(connection, HELD_AFTER, target / held)
         rows = pq.ParquetFile(target / snapshot).metadata.num_rows
-        return Folded(Manifest(generation, last, snapshot, held, rows, digest), previous)
+        manifest = replace(
+            previous,
+            generation=generation,
+            last_number=last,
+            snapshot=snapshot,
+            held=held,
+            rows=rows,
+            mapping_digest=digest,
+            mode=kept_mode,
+        )
+        return Folded(manifest, previous)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -134,7 +173,13 @@ def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None
 
 
 def _load(
-    connection: duckdb.DuckDBPyConnection, scratch: Path, outcomes: list[Path], forgotten: list[Path], *, found: bool
+    connection: duckdb.DuckDBPyConnection,
+    scratch: Path,
+    outcomes: list[Path],
+    forgotten: list[Path],
+    ended: list[Path],
+    *,
+    found: bool,
 ) -> None:
     def files(paths: list[Path]) -> str:
         return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
@@ -169,6 +214,12 @@ def _load(
         connection.execute(f"CREATE TEMP VIEW forgotten AS SELECT key FROM read_parquet({files(forgotten)})")
     else:
         connection.execute("CREATE TEMP TABLE forgotten (key VARCHAR)")
+    if ended:
+        connection.execute(
+            f"CREATE TEMP VIEW ended AS SELECT DISTINCT key, match, number FROM read_parquet({files(ended)})"
+        )
+    else:
+        connection.execute("CREATE TEMP TABLE ended (key VARCHAR, match VARCHAR, number BIGINT)")
     connection.execute(_TOUCHES)
 
 
@@ -186,7 +237,8 @@ CREATE TEMP TABLE met_by_key AS
 CREATE TEMP TABLE met AS
     SELECT destination_id, max(number) AS number FROM met_by_key GROUP BY destination_id;
 CREATE TEMP TABLE ended_by_key AS
-    SELECT key, match, max(number) AS number FROM events WHERE effect = 'delete' GROUP BY key, match;
+    SELECT key, match, max(number) AS number FROM events
+    WHERE effect = 'delete' OR (gone AND action = 'modify') GROUP BY key, match;
 CREATE TEMP TABLE blurred_by_match AS
     SELECT match, max(number) AS number FROM events WHERE effect LIKE 'unknown%' AND action <> 'create' GROUP BY match;
 CREATE TEMP TABLE blurred_by_id AS
@@ -203,7 +255,9 @@ CREATE TEMP VIEW known AS
             ELSE s.destination_id END AS destination_id)
     FROM snapshot s
     LEFT JOIN lost_by_match lm ON lm.match = s.match
-    LEFT JOIN lost_by_id li ON li.destination_id = s.destination_id;
+    LEFT JOIN lost_by_id li ON li.destination_id = s.destination_id
+    -- Named by a plan as it was then: what was delivered again since is another deletion.
+    ANTI JOIN ended ON ended.key = s.key AND ended.match = s.match AND ended.number = s.number;
 CREATE TEMP TABLE repeated AS
     SELECT key, match FROM events WHERE effect IN ('write', 'unknown_write') GROUP BY key, match HAVING count(*) > 1;
 CREATE TEMP VIEW written AS
@@ -271,6 +325,14 @@ WITH records AS (
     LEFT JOIN confirmed c ON c.key = j.key AND c.match = j.match AND c.payload_digest = j.payload_digest
 )
 SELECT {", ".join(map(quote, SNAPSHOT_COLUMNS))} FROM confirmed_records
+"""
+
+# The snapshot after a resync: what it concerns has unknown digests, and differs from everything.
+_SNAPSHOT_ANEW = f"""
+SELECT * EXCLUDE (concerned) REPLACE (
+    CASE WHEN NOT concerned THEN source_digest END AS source_digest,
+    CASE WHEN NOT concerned THEN payload_digest END AS payload_digest)
+FROM (SELECT *, {CONCERNED} AS concerned FROM ({_SNAPSHOT_AFTER}))
 """
 
 

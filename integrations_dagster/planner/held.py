@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from integrations_dagster.destinations.base import GONE, NO_RECORD
 from integrations_dagster.planner.state import HELD_COLUMNS, Home, Manifest, quote
 from integrations_dagster.vocabulary import Action, HeldStatus
 
@@ -116,6 +117,10 @@ STALE_EFFECT = """CASE
     ELSE 'none' END"""
 """What a stale answer does. A created record exists, whatever was sent later; an older update may have come last."""
 
+CONCERNED = """(list_contains(getvariable('anew_partitions'), partition)
+    AND (len(getvariable('anew_keys')) = 0 OR list_contains(getvariable('anew_keys'), key)))"""
+"""Whether a resync forgets what is known of a row; variables: anew_partitions, anew_keys."""
+
 # A rejected removal and a rejected write of one key are two matters, each with its own attempts.
 HELD_AFTER = f"""
 WITH concerned AS (
@@ -132,7 +137,7 @@ WITH concerned AS (
         arg_max(payload_digest, number) AS payload_digest, arg_max(action, number) AS action,
         arg_max(run_id, number) AS run_id,
         arg_max(coalesce(destination_id, ''), number) AS destination_id,
-        max(number) FILTER (effect <> 'rejected' OR gone) AS anew
+        max(number) FILTER (effect <> 'rejected' OR code = '{GONE}') AS anew
     FROM heard GROUP BY key
 ), refused AS (
     SELECT l.key, count(*) AS times
@@ -160,6 +165,7 @@ WITH concerned AS (
     SELECT h.* FROM held h
     ANTI JOIN told t ON t.key = h.key
     ANTI JOIN forgotten f ON f.key = h.key
+    WHERE h.status = 'in_doubt' OR NOT {CONCERNED}
 ), counted AS (
     SELECT t.* EXCLUDE (rejections, closed),
         h.source_digest = t.source_digest AND (coalesce(h.action, '') = 'delete') = (coalesce(t.action, '') = 'delete')
@@ -171,9 +177,10 @@ WITH concerned AS (
     WHERE t.status IS NOT NULL
 ), news AS (
     SELECT * REPLACE (
-        CASE WHEN status = 'rejected' AND attempts >= getvariable('max_attempts') THEN 'parked' ELSE status END
-            AS status),
-        CASE WHEN status = 'rejected' AND attempts BETWEEN 2 AND getvariable('max_attempts') - 1
+        CASE WHEN status = 'rejected' AND attempts >= getvariable('max_attempts') AND code <> '{NO_RECORD}'
+            THEN 'parked' ELSE status END AS status),
+        CASE WHEN status = 'rejected' AND attempts >= 2
+                AND (attempts < getvariable('max_attempts') OR code = '{NO_RECORD}')
             THEN closed + least(getvariable('cap'), getvariable('wait') * pow(2, least(attempts - 2, 60))) END
             AS not_before
     FROM counted
@@ -182,4 +189,5 @@ SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM kept
 UNION ALL BY NAME
 SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM news
 """
-"""The held rows after the events of a fold; variables: now, max_attempts, wait, cap."""
+"""The held rows after the events of a fold; variables: now, max_attempts, wait, cap,
+anew_partitions, anew_keys."""

@@ -35,6 +35,7 @@ class Source:
         columns: All columns that the sync uses beside the primary key, computed ones among them.
         mapping_digest: Digest of the mapping, part of every source digest.
         computed: How those are computed that the model does not have.
+        cursor: Column by which the model is queried in part: rows that are not there may be there all the same.
     """
 
     files: Mapping[str, Sequence[Path]]
@@ -44,6 +45,7 @@ class Source:
     columns: tuple[str, ...]
     mapping_digest: str
     computed: tuple[Computed, ...] = ()
+    cursor: str | None = None
 
 
 def scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> int:
@@ -133,12 +135,13 @@ def _load(
     sql = with_computed(files, computed, row_by_row=row_by_row) if computed else files
     problems = with_problems(computed, row_by_row=row_by_row)
     connection.execute(f"CREATE OR REPLACE TEMP VIEW files AS {sql}")
+    cursor = f", {quote(source.cursor)} AS cursor" if source.cursor else ""
     connection.execute(
         f"""CREATE TEMP TABLE model AS SELECT
             {text_of(source.primary_key)} AS key,
             {_match_text(source)} AS match,
             "__partition" AS partition,
-            {_digest_text(source, problems)} AS digest
+            {_digest_text(source, problems)} AS digest{cursor}
         FROM files"""
     )
     return problems

@@ -12,8 +12,9 @@ import json
 import os
 import re
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -60,6 +61,12 @@ class Manifest:
         held: File name of the held rows, or "".
         rows: Records in the snapshot.
         mapping_digest: The mapping that the newest plan used; "" before the first.
+        cursor: How far the sync has come in a model with a cursor, as text; "" for nowhere.
+        cursor_type: DuckDB's type of the cursor column.
+        newest: The greatest value of the cursor column in any version that was delivered.
+        marks: With a dedupe window: [seconds since the epoch, last number, newest] of earlier runs, oldest first.
+        volumes: [partitions, rows queried, added, changed, removed] of earlier runs, oldest first.
+        mode: The mode of the newest plan; "" before the first, and in manifests that are older than this field.
     """
 
     generation: int = 0
@@ -68,6 +75,12 @@ class Manifest:
     held: str = ""
     rows: int = 0
     mapping_digest: str = ""
+    mode: str = ""
+    cursor: str = ""
+    cursor_type: str = ""
+    newest: str = ""
+    marks: list[list[Any]] = field(default_factory=list)
+    volumes: list[list[int]] = field(default_factory=list)
 
 
 def slug(text: str) -> str:

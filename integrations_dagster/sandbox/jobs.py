@@ -1,11 +1,13 @@
 """Jobs: rows are submitted, take effect one after the other some time later, and have results that can be read.
 
-POST /jobs/{name}/{object} `{"mode": "insert" | "upsert", "rows": [{"key", "record"}]}` -> 202 `{"job": id}`
+POST /jobs/{name}/{object} `{"mode": "insert" | "update" | "upsert" | "delete", "rows": [{"key", "record"}]}`
+  -> 202 `{"job": id}`
 GET  /jobs/{name}/{object}/{id} -> `{"job", "state": "running" | "done" | "failed", "rows", "reached", "error"}`
 GET  /jobs/{name}/{object}/{id}/results?after=&limit= -> `{"results": [...], "next": cursor | null}`
 
-A result is `{"key", "id", "status": "created" | "updated"}` or `{"key", "error": {"code", "message"}}`. A row with the
-value "poison" fails the job: it is named, and the rows behind it are not reached.
+A result is `{"key", "id", "status": "created" | "updated" | "deleted"}` or `{"key", "error": {"code", "message"}}`. An
+update of a key without a record is refused with the code UNKNOWN_RECORD; a deletion of one is a deletion without id. A
+row with the value "poison" fails the job: it is named, and the rows behind it are not reached.
 """
 
 from __future__ import annotations
@@ -105,7 +107,13 @@ class Jobs(Api):
         if poisoned(row):
             job.state, job.ended, job.message = "failed", at, "A row holds a value that cannot be taken."
             return {"key": key, "error": {"code": "BAD_ROW", "message": "The row holds a value that cannot be taken."}}
-        if job.work["mode"] == "upsert":
+        mode = job.work["mode"]
+        if mode == "delete":
+            gone = self._store.rows.delete(job.name, job.object, key)
+            return {"key": key, "id": record_id(gone) if gone is not None else None, "status": "deleted"}
+        if mode == "update" and not self._store.rows.has(job.name, job.object, key):
+            return {"key": key, "error": {"code": "UNKNOWN_RECORD", "message": "There is no record with this key."}}
+        if mode in ("upsert", "update"):
             id_, new = self._store.rows.upsert(job.name, job.object, key, record, at)
         else:
             id_, new = self._store.rows.insert(job.name, job.object, [(key, record)], at)[0], True
@@ -116,8 +124,8 @@ class Jobs(Api):
         if refusal is not None:
             return refusal
         mode, rows = call.document.get("mode"), call.document["rows"]
-        if mode not in ("insert", "upsert"):
-            return error_answer(400, "INVALID_BODY", "mode is insert or upsert.")
+        if mode not in ("insert", "update", "upsert", "delete"):
+            return error_answer(400, "INVALID_BODY", "mode is insert, update, upsert or delete.")
         refusals = {str(i): error for i, row in enumerate(rows) if (error := rejection(row, call.rejections))}
         work: dict[str, Any] = {
             "mode": mode,

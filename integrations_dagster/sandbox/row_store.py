@@ -99,6 +99,20 @@ class RowStore:
         ).fetchall()
         return (int(found[0][0]), False) if found else (self.insert(name, object_, [(key, record)], at)[0], True)
 
+    def has(self, name: str, object_: str, key: str) -> bool:
+        """Whether there is a record with this key."""
+        found = self._db.execute(
+            "SELECT 1 FROM inserted WHERE name = ? AND object = ? AND key = ? LIMIT 1", (name, object_, key)
+        )
+        return found.fetchone() is not None
+
+    def delete(self, name: str, object_: str, key: str) -> int | None:
+        """Delete all records with this key; returns the id of the first, or None where there was none."""
+        ids = self._db.execute(
+            "DELETE FROM inserted WHERE name = ? AND object = ? AND key = ? RETURNING id", (name, object_, key)
+        ).fetchall()
+        return min((int(id_) for (id_,) in ids), default=None)
+
     def page(self, name: str, object_: str, after: int, limit: int) -> list[dict[str, Any]]:
         """Records by ascending id: id, key, record, at (seconds since the epoch), writes."""
         rows = self._db.execute(

@@ -157,7 +157,10 @@ class Mapper:
             action = _ACTIONS[action_]
             fix = (ordinal, key, match, _CHANGES[change], action)
             if action is Action.DELETE:
-                yield Mapped(Row(*fix, {}, partition, id_, source), wave, follows)
+                # In mode delete, a record of the state is a deletion: what was deleted is not deleted again.
+                done = change != Change.REMOVED and known == ""
+                gone = Outcome(Status.UNCHANGED) if done else None
+                yield Mapped(Row(*fix, {}, partition, id_, source), wave, follows, gone)
                 continue
             outcome: Outcome | None = None
             encoded, digest, payload = b"", "", {}
@@ -175,7 +178,7 @@ class Mapper:
                 if self._row_bytes is not None and len(encoded) > self._row_bytes:
                     outcome = self._too_large(len(encoded))
                     encoded, digest = b"", ""
-                elif action is Action.UPSERT and known == digest:
+                elif action in (Action.UPSERT, Action.MODIFY) and known == digest:
                     outcome = Outcome(Status.UNCHANGED)
             yield Mapped(Row(*fix, payload, partition, id_, source, digest, encoded), wave, follows, outcome)
 

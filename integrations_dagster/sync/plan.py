@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from integrations_dagster.delivery.request_log import FOLDER, prune
 from integrations_dagster.ledger.batches import BatchStatus
-from integrations_dagster.planner.candidates import Release, Settings
+from integrations_dagster.planner.candidates import ACTION_OF, Release, Settings
 from integrations_dagster.planner.computed import Computed
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.expressions import render
@@ -25,11 +25,14 @@ from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.account import Connected, connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.cursors import cursor_notes, leave_hint, mark_before, range_of
 from integrations_dagster.sync.doubts import resolve
+from integrations_dagster.sync.guards import Setting, check_volume
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.packer import limits_of
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import ModelVersion, Plan, Shard
+from integrations_dagster.sync.resync import anew_of, check_mode, resync_notes
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -37,10 +40,11 @@ from integrations_dagster.sync.state import (
     fold_into,
     spacing_of,
     state_key,
+    swap,
     wait_for_open_batches,
 )
 from integrations_dagster.sync.versions import in_use, newest_version
-from integrations_dagster.vocabulary import Action, Counts, Misconfigured, Mode, Partition, Row, Status
+from integrations_dagster.vocabulary import Action, Counts, Misconfigured, Partition, Row, Status
 
 EMBEDDED = "duckdb"
 """Dialect of the embedded home."""
@@ -54,13 +58,19 @@ class PlanOptions:
         limit: Candidates at the most; None for all. Such a run never removes.
         keys: Only these primary keys, as text; empty for all. Such a run never removes.
         allow_removals: Lift the removal guard for this run.
+        allow_volume: Lift the guards on volume for this run.
         release: Only these held rows, as if they were not held. Such a run removes nothing else.
+        full_resync: Forget what was delivered, and deliver every row anew. Ids, match values and rows in doubt stay.
+        resync_keys: Likewise of these primary keys, as text.
     """
 
     limit: int | None = None
     keys: tuple[str, ...] = ()
     allow_removals: bool = False
+    allow_volume: bool = False
     release: Release | None = None
+    full_resync: bool = False
+    resync_keys: tuple[str, ...] = ()
 
 
 def plan(
@@ -94,17 +104,35 @@ def plan(
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         previous = home.manifest()
+        check_mode(sync, previous)
         held = HeldState(lease, home)
         # Rows in doubt are named before they are resolved; what is found out about them is folded after it.
-        fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest)
+        fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest, mode=sync.mode)
         resolved = resolve(sync, ctx, connected, held)
         manifest = fold_into(ctx, held, spacing=spacing_of(sync)) if resolved else home.manifest()
         drop_plans(home)
         prune(home.folder / FOLDER, sync.destination.log_days, ctx.ledger.now())
         folder = home.plan_folder(ctx.run_id)
+        anew = anew_of(sync, options, partitions)
+        if anew is not None:
+            folded = fold(home, (), now=ctx.ledger.now(), spacing=spacing_of(sync), anew=anew)
+            # Rows to be delivered anew lie anywhere: the next query asks for all.
+            manifest = replace(folded.manifest, cursor="")
         with _versions(sync.model, ctx, partitions) as versions:
             source = _source(sync, connected, versions)
-            result = diff(home, manifest, source, _settings(sync, connected, options, ctx.ledger.now()), folder)
+            settings = _settings(sync, connected, options, manifest, ctx.ledger.now())
+            result = diff(home, manifest, source, settings, folder)
+        setting = Setting(
+            whole=not settings.partial and anew is None,
+            same_mapping=previous.mapping_digest in ("", sync.mapping_digest),
+            allowed=options.allow_volume,
+            partitions=len(versions),
+        )
+        warnings = check_volume(sync, manifest, result.counts, setting)
+        if anew is not None:
+            # From here on the digests are forgotten, whatever becomes of this run: a later one goes on with the resync.
+            swap(ctx, held, manifest)
+        leave_hint(sync, ctx.storage, manifest)
         shards = tuple(
             Shard(ctx.run_id, index, str(path), rows, lease.fence, account, len(result.shards), sync.mapping_digest)
             for index, (path, rows) in enumerate(result.shards)
@@ -120,8 +148,14 @@ def plan(
             notes=(
                 *resolved,
                 *release_notes(sync, options.release, result),
+                *resync_notes(anew, result),
+                *cursor_notes(sync, manifest, versions),
                 *_notes(sync, ctx, previous, manifest, result, versions),
+                *warnings,
             ),
+            warnings=warnings,
+            usual=setting.whole and setting.same_mapping and manifest.rows > 0,
+            cursor=range_of(result, manifest, versions),
         )
         (folder / "plan.json").write_text(json.dumps(made.as_dict()), "utf-8")
         return made
@@ -172,6 +206,7 @@ def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersio
         columns=sync.sources,
         mapping_digest=sync.mapping_digest,
         computed=_computed(sync, versions[0]),
+        cursor=sync.model.cursor.column if sync.model.cursor else None,
     )
 
 
@@ -191,13 +226,12 @@ def _computed(sync: SyncSpec, version: ModelVersion) -> tuple[Computed, ...]:
     return tuple(found.values())
 
 
-def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions, now: float) -> Settings:
-    inserts = sync.mode is Mode.INSERT
-    action = Action.CREATE if inserts else Action.UPSERT
-    rows = sync.batch_rows or connected.destination.limits(sync.object, action).rows
+def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions, manifest: Manifest, now: float) -> Settings:
+    _, forget_to, floor = mark_before(sync, manifest, now)
+    rows = sync.batch_rows or connected.destination.limits(sync.object, ACTION_OF[sync.mode]).rows
     return Settings(
         sync=sync.name,
-        removes=sync.mode is Mode.MIRROR,
+        mode=sync.mode,
         removal_limit=sync.removal_limit,
         allow_removals=options.allow_removals,
         # Each shard has at least one request in flight, and together they have no more than the account's.
@@ -206,7 +240,9 @@ def _settings(sync: SyncSpec, connected: Connected, options: PlanOptions, now: f
         shard_rows=20 * rows,
         limit=options.limit,
         keys=options.keys,
-        creates=inserts,
+        cursor=manifest.cursor,
+        floor=floor,
+        forget_to=forget_to,
         now=now,
         resend_in_doubt=sync.in_doubt == "resend",
         release=options.release,
@@ -297,6 +333,7 @@ def preview(
     key = state_key(sync, account)
     home = Home.of(ctx.storage, sync.name, account)
     previous = home.manifest()
+    check_mode(sync, previous)
     with tempfile.TemporaryDirectory(prefix="integrations-preview-") as text:
         folder = Path(text)
         closed = list(ctx.ledger.closed_after(key, previous.last_number))
@@ -312,6 +349,8 @@ def preview(
             write_log=False,
             folder=folder / "state",
             spacing=spacing_of(sync),
+            mode=sync.mode,
+            anew=anew_of(sync, options, partitions),
         )
         if not folded.changed or not folded.manifest.generation > previous.generation:
             state, manifest = home, previous
@@ -319,7 +358,7 @@ def preview(
             state, manifest = Home(folder / "state"), folded.manifest
         with _versions(sync.model, ctx, partitions) as versions:
             source = _source(sync, connected, versions)
-            settings = _settings(sync, connected, options, ctx.ledger.now())
+            settings = _settings(sync, connected, options, manifest, ctx.ledger.now())
             result = diff(state, manifest, source, settings, folder / "plan")
             notes = _notes(sync, ctx, previous, manifest, result, versions)
         return _sampled(sync, connected, account, result, notes, samples)

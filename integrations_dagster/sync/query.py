@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from integrations_dagster.sync.cursors import start_of
 from integrations_dagster.sync.results import ModelVersion
 from integrations_dagster.sync.spec import ModelSpec
 from integrations_dagster.sync.versions import drafted, folder_of, prune, publish, version_name
@@ -30,6 +31,7 @@ def run_query(
     log: Callable[[str], None] = lambda _: None,
     *,
     patience: float = PATIENCE,
+    whole: bool = False,
 ) -> list[ModelVersion]:
     """Run the model's query, once for each partition, and keep the rows.
 
@@ -39,6 +41,7 @@ def run_query(
         partitions: The partitions to query; empty for an unpartitioned model, and only then.
         log: Told one sentence at a time.
         patience: Seconds to wait for a warehouse that another process holds.
+        whole: Whether all rows are asked for, also of a model with a cursor.
 
     Returns:
         One version for each partition, in their order, or the one of an unpartitioned model.
@@ -53,11 +56,12 @@ def run_query(
         raise Misconfigured(f"Model {model.name!r} {given}.", "Launch it with the partitions to query.")
     sql = _text(model, source)
     spec = model.warehouse
+    cursor = None if whole else start_of(model, storage)
     versions = []
     scratch = storage / "scratch" / "duckdb"
     with open_warehouse(spec.name, spec.kind, spec.path, scratch=scratch, patience=patience) as warehouse:
         for partition in partitions or (None,):
-            version = _run_one(model, warehouse, storage, run_id, partition, sql, source)
+            version = _run_one(model, warehouse, storage, run_id, partition, sql, source, cursor)
             versions.append(version)
             where = f", partition {version.partition}" if version.partition else ""
             log(f"Model {model.name!r}{where}: {version.rows:,} rows in {version.seconds:.1f} s.")
@@ -113,9 +117,14 @@ def _run_one(
     partition: Partition | None,
     sql: str,
     source: str,
+    cursor: str | None,
 ) -> ModelVersion:
     key = partition.key if partition else ""
-    parameters = {"partition_start": partition.start, "partition_end": partition.end} if partition else {}
+    parameters: dict[str, str | None] = {}
+    if partition:
+        parameters |= {"partition_start": partition.start, "partition_end": partition.end}
+    if model.cursor:
+        parameters["cursor"] = cursor
     started = time.time()
     name = version_name(started, run_id)
     with drafted(storage, model.name, key, name) as draft:
@@ -127,6 +136,11 @@ def _run_one(
                 f"{', '.join(repr(column) for column in missing)}.",
                 f"It returns: {', '.join(returned)}. Add it, or correct `primary_key` in the model's defs.yaml.",
             )
+        if model.cursor and model.cursor.column not in returned:
+            raise Misconfigured(
+                f"The query in {source} does not return the cursor column {model.cursor.column!r}.",
+                f"It returns: {', '.join(returned)}. Add it, or correct `cursor` in the model's defs.yaml.",
+            )
         version = ModelVersion(
             model=model.name,
             partition=key,
@@ -137,6 +151,7 @@ def _run_one(
             rows=result.rows,
             columns=result.columns,
             sql=sql,
+            cursor=cursor,
         )
         publish(draft, version)
     return version

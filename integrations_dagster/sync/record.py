@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.cursors import after_run, leave_hint
+from integrations_dagster.sync.guards import with_volume
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
 from integrations_dagster.sync.spec import SyncSpec
@@ -18,6 +20,7 @@ from integrations_dagster.sync.state import (
     fold_into,
     spacing_of,
     state_key,
+    swap,
     wait_for_open_batches,
 )
 from integrations_dagster.vocabulary import IntegrationsError
@@ -53,6 +56,11 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         wait_for_open_batches(sync, ctx, key, quietly=False)
         fold_into(ctx, HeldState(lease, home), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
+        # Before the report is there, so that a kill in between does it once more.
+        moved = with_volume(after_run(sync, home, plan, ctx.ledger.now()), plan)
+        if moved != home.manifest():
+            swap(ctx, HeldState(lease, home), moved)
+            leave_hint(sync, ctx.storage, moved)
         write_report(home, plan.run_id, report)
         ctx.ledger.check(lease)
         drop_plans(home)

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 
 from integrations_dagster.planner.fold import outcome_files
+from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import Home, connect, literal
 from integrations_dagster.sync.results import BadRow, Plan, RunReport, WriteSummary
 from integrations_dagster.sync.spec import SyncSpec
@@ -19,6 +20,10 @@ from integrations_dagster.vocabulary import SUCCEEDED, Change, Counts, Status, T
 BAD_ROWS = 100
 """Rows that the account names."""
 REPORT = "report.json"
+MISCOUNTED = (
+    "The counts of this run do not add up, which is a fault of this package: please report it. What was delivered is "
+    "recorded row by row, and the next run goes on from there."
+)
 
 
 def make_report(
@@ -36,7 +41,7 @@ def make_report(
         started: `time.monotonic()` at the start of `record`.
     """
     with connect(home.plan_folder(plan.run_id)) as connection:
-        _attach(connection, home, plan.run_id)
+        attach_outcomes(connection, home, plan.run_id)
         tally = {
             (change, status): count
             for change, status, count in connection.execute(
@@ -51,6 +56,11 @@ def make_report(
             {"order": ["rejected", "in_doubt", "unsent", "invalid"], "most": BAD_ROWS},
         ).fetchall()
         again, rejected_again = _tried_again(connection, plan)
+        twice = scalar(
+            connection,
+            f"""SELECT count(*) FROM (SELECT key FROM final WHERE change <> '{Change.REMOVED}'
+            GROUP BY key HAVING count(*) > 1)""",
+        )
         unsent = connection.execute(
             """SELECT any_value(reason), count(*) AS n FROM troubled WHERE status = 'unsent' AND reason <> ''
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 3"""
@@ -68,19 +78,49 @@ def make_report(
     candidates = sum(shard.candidates for shard in plan.shards)
     fresh = candidates - again
     share = (outcomes[Status.REJECTED] - rejected_again) / fresh if fresh else 0.0
+    wrong = discrepancies(counts, outcomes, candidates)
+    if twice:
+        wrong += (f"{twice:,} rows have several outcomes",)
     return RunReport(
         counts=counts,
         outcomes=outcomes,
         traffic=traffic,
         bad_rows=tuple(BadRow(key or "(null)", Status(status), code, reason) for key, status, code, reason in bad),
         reasons=tuple((reason, count) for reason, count in reasons),
-        failures=_failures(sync, candidates, parts, outcomes, unsent, share),
+        failures=(
+            *_failures(sync, candidates, parts, outcomes, unsent, share),
+            *(f"{MISCOUNTED} {'; '.join(wrong)}." for _ in wrong[:1]),
+        ),
         write_seconds=max((part.seconds for part in parts), default=0.0),
         record_seconds=time.monotonic() - started,
         notes=plan.notes,
         candidates=candidates,
         rejected_share=share,
     )
+
+
+def discrepancies(counts: Counts, outcomes: Mapping[Status, int], candidates: int) -> tuple[str, ...]:
+    """What does not add up in the account of a run; nothing, unless this package has a fault.
+
+    Args:
+        counts: The final counts.
+        outcomes: Candidates by outcome.
+        candidates: Rows that the write ops were given.
+    """
+    found = []
+    if not counts.adds_up():
+        found.append(f"the queried rows are not the sum of their parts ({counts.as_dict()})")
+    if min([*counts.as_dict().values(), *outcomes.values()], default=0) < 0:
+        found.append(f"a count is negative ({counts.as_dict()}, {dict(outcomes)})")
+    if sum(outcomes.values()) != candidates:
+        found.append(f"{candidates:,} candidates have {sum(outcomes.values()):,} outcomes")
+    sent = candidates - outcomes.get(Status.UNCHANGED, 0) - outcomes.get(Status.INVALID, 0)
+    if sent != counts.added + counts.changed + counts.removed:
+        found.append(
+            f"{sent:,} candidates were neither unchanged nor invalid, and {counts.added + counts.changed:,} added and "
+            f"changed and {counts.removed:,} removed rows are counted"
+        )
+    return tuple(found)
 
 
 def _tried_again(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int, int]:
@@ -98,7 +138,7 @@ def _tried_again(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int
     return again, rejected
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> None:
+def attach_outcomes(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> None:
     """Make what `make_report` reads.
 
     Views: `final` (each candidate that has an outcome, with its last), `planned` (rows the plan found invalid), `sent`

@@ -23,6 +23,7 @@ class ModelVersion:
         rows: Rows queried.
         columns: (name, warehouse type) in order.
         sql: The text that ran.
+        cursor: What `$cursor` was bound to, as text; None: the version holds all rows.
     """
 
     model: str
@@ -34,6 +35,7 @@ class ModelVersion:
     rows: int
     columns: tuple[tuple[str, str], ...]
     sql: str
+    cursor: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,6 +78,21 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class CursorRange:
+    """Of a version of a model with a cursor.
+
+    Attributes:
+        type: DuckDB's type of the column.
+        to: Its greatest value as text; "" without rows.
+        moves: Whether the version holds every row from the sync's cursor on, so that the run may move it.
+    """
+
+    type: str
+    to: str
+    moves: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run is going to do.
 
@@ -88,6 +105,9 @@ class Plan:
         versions: Model versions read (one for each partition).
         seconds: Duration of the plan, waiting excluded.
         notes: Sentences for a person: an account without state, a changed mapping, records left behind, old data.
+        cursor: Of a model with a cursor.
+        warnings: Numbers that are far from the usual, a sentence each.
+        usual: Whether the run's numbers count for what is usual.
     """
 
     run_id: str
@@ -98,6 +118,9 @@ class Plan:
     versions: tuple[ModelVersion, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    cursor: CursorRange | None = None
+    warnings: tuple[str, ...] = ()
+    usual: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -106,6 +129,9 @@ class Plan:
             "shards": [s.as_dict() for s in self.shards],
             "versions": [v.as_dict() for v in self.versions],
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            "usual": self.usual,
+            "cursor": asdict(self.cursor) if self.cursor else None,
         }
 
     @classmethod
@@ -119,6 +145,9 @@ class Plan:
             versions=tuple(ModelVersion.from_dict(v) for v in data["versions"]),
             seconds=data["seconds"],
             notes=tuple(data["notes"]),
+            warnings=tuple(data["warnings"]),
+            usual=data["usual"],
+            cursor=CursorRange(**data["cursor"]) if data.get("cursor") else None,
         )
 
 

@@ -32,6 +32,20 @@ class WarehouseSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CursorSpec:
+    """How a model is queried in part.
+
+    Attributes:
+        column: Column whose value grows with every change of a row; `$cursor` of the query is bound to a value of it.
+        lookback: Seconds (of a column of times), or units (of a column of numbers), that each query goes back, for rows
+            that appear late.
+    """
+
+    column: str
+    lookback: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A query and its primary key.
 
@@ -42,6 +56,8 @@ class ModelSpec:
         warehouse: Where it runs.
         partitioned: Whether the SQL takes `$partition_start` and `$partition_end`.
         sensitive: Columns that a sync marks as sensitive: no preview shows their values.
+        cursor: How it is queried in part; None: whole.
+        readers: (sync, target) of each sync that delivers it.
     """
 
     name: str
@@ -50,6 +66,8 @@ class ModelSpec:
     warehouse: WarehouseSpec
     partitioned: bool = False
     sensitive: frozenset[str] = frozenset()
+    cursor: CursorSpec | None = None
+    readers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +216,36 @@ class FieldSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardSpec:
+    """Limits of one count of a run.
+
+    Attributes:
+        warn: Share of the usual number by which the count may differ before the run warns; None: any.
+        stop: Likewise before the run stops.
+        most: Rows above which the run stops, whatever is usual; None: any.
+    """
+
+    warn: float | None = None
+    stop: float | None = None
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardsSpec:
+    """When the numbers of a run are far from the usual.
+
+    Attributes:
+        limits: Count ("queried", "added", "changed", "removed") to its limits.
+        runs: Earlier runs of which the median is the usual number, at the most.
+        least: Rows by which a count must differ at least to be told.
+    """
+
+    limits: Mapping[str, GuardSpec]
+    runs: int = 20
+    least: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class AlertSpec:
     """Where Slack alerts go, and the share of rejected rows (0 to 1) above which a run that succeeded is told too."""
 
@@ -221,7 +269,11 @@ class SyncSpec:
         retry_wait_cap: Seconds between two tries at the most.
         shards: Write ops at the most.
         fail_rejected_above: Share (0 to 1) of the new and changed rows, above which rejected ones fail the run.
-        removal_limit: Share of the snapshot (0 to 1) that a mirror may remove in one run.
+        removal_limit: mirror: share of the snapshot (0 to 1) that one run may remove. A number above 1, in delete
+            always: rows.
+        guards: Limits of a run's numbers, or None.
+        owner: Whether it may write what another sync writes too.
+        dedupe_window: append: seconds for which the key of a delivered row is remembered at least; None: for good.
         source: "path:line" of the YAML, for messages.
     """
 
@@ -245,6 +297,9 @@ class SyncSpec:
     fail_rejected_above: float | None = None
     alerts: AlertSpec = field(default_factory=AlertSpec)
     removal_limit: float = 0.2
+    dedupe_window: float | None = None
+    guards: GuardsSpec | None = None
+    owner: bool = False
     source: str = ""
 
     @property

@@ -12,6 +12,7 @@ from integrations_dagster.planner.held import Spacing
 from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.spec import SyncSpec
+from integrations_dagster.vocabulary import Mode
 
 
 def state_key(sync: SyncSpec, account: str) -> str:
@@ -56,12 +57,18 @@ def wait_for_open_batches(sync: SyncSpec, ctx: RunContext, key: str, *, quietly:
 
 
 def fold_into(
-    ctx: RunContext, held: HeldState, *, spacing: Spacing | None = None, mapping_digest: str | None = None
+    ctx: RunContext,
+    held: HeldState,
+    *,
+    spacing: Spacing | None = None,
+    mapping_digest: str | None = None,
+    mode: Mode | None = None,
 ) -> Manifest:
     """Fold everything that has been answered, swap the state, and clean up. Safe to repeat after a kill anywhere.
 
     Args:
         spacing: When rejected rows are tried again; see `spacing_of`.
+        mapping_digest: The mapping in force, which the manifest keeps; likewise the mode.
     """
     lease, home = held.lease, held.home
     home.folder.mkdir(parents=True, exist_ok=True)
@@ -72,14 +79,24 @@ def fold_into(
         now=ctx.ledger.now(),
         mapping_digest=mapping_digest,
         spacing=spacing or Spacing(),
+        mode=mode,
     )
     if folded.changed:
-        # Within one ledger transaction with the fence: a run that was replaced cannot bring an older state back.
-        with ctx.ledger.guarded(lease):
-            home.swap(folded.manifest)
+        swap(ctx, held, folded.manifest)
     ctx.ledger.clear(lease.state_key, folded.manifest.last_number, lease)
     home.clean()
     return folded.manifest
+
+
+def swap(ctx: RunContext, held: HeldState, manifest: Manifest) -> None:
+    """Make a manifest the state.
+
+    Raises:
+        LeaseLost: Another run holds the sync now.
+    """
+    # Within one ledger transaction with the fence: a run that was replaced cannot bring an older state back.
+    with ctx.ledger.guarded(held.lease):
+        held.home.swap(manifest)
 
 
 def drop_plans(home: Home) -> None:

@@ -33,12 +33,14 @@ class QueryResult:
 class Warehouse(Protocol):
     """An open warehouse; leaving the `with` block gives it back."""
 
-    def query_to_parquet(self, sql: str, parameters: Mapping[str, str], folder: Path, source: str) -> QueryResult:
+    def query_to_parquet(
+        self, sql: str, parameters: Mapping[str, str | None], folder: Path, source: str
+    ) -> QueryResult:
         """Run a query and write its rows to `part-*.parquet` in `folder`, which exists and is empty.
 
         Args:
             sql: Exactly one SELECT (or WITH) statement.
-            parameters: Values of the parameters `$name` of the query; bound, never pasted.
+            parameters: Values of the parameters `$name` of the query; bound as text or null, never pasted.
             source: The file of the query, for messages.
 
         Raises:

@@ -53,7 +53,9 @@ class DuckDBWarehouse:
         # The result of a query must not depend on where it runs.
         self._connection.execute("SET TimeZone = 'UTC'")
 
-    def query_to_parquet(self, sql: str, parameters: Mapping[str, str], folder: Path, source: str) -> QueryResult:
+    def query_to_parquet(
+        self, sql: str, parameters: Mapping[str, str | None], folder: Path, source: str
+    ) -> QueryResult:
         """See `Warehouse.query_to_parquet`."""
         started = time.monotonic()
         query = _one_select(self._connection, sql, parameters, source)
@@ -116,7 +118,9 @@ def _open(name: str, path: Path, scratch: Path, patience: float) -> duckdb.DuckD
         ) from error
 
 
-def _one_select(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, str], source: str) -> str:
+def _one_select(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, str | None], source: str
+) -> str:
     """The text of the query without what follows it, after checking that it is one SELECT with these parameters."""
     remedy = "A model is exactly one SELECT (or WITH) statement."
     try:
@@ -134,7 +138,10 @@ def _one_select(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Map
         raise Misconfigured(f"{source} holds a statement that is not a SELECT.", remedy)
     used, given = set(statements[0].named_parameters), set(parameters)
     if unknown := used - given:
-        known = ", ".join(f"${name}" for name in sorted(given)) or "none, because the model is not partitioned"
+        known = (
+            ", ".join(f"${name}" for name in sorted(given))
+            or "none, because the model is not partitioned and has no cursor"
+        )
         raise Misconfigured(
             f"The query in {source} uses {', '.join(f'${name}' for name in sorted(unknown))}.",
             f"Parameters of this model: {known}.",
@@ -142,7 +149,8 @@ def _one_select(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Map
     if missing := given - used:
         raise Misconfigured(
             f"The query in {source} does not use {', '.join(f'${name}' for name in sorted(missing))}.",
-            "A partitioned model selects its window with $partition_start and $partition_end, which is excluded.",
+            "A partitioned model selects its window with $partition_start and $partition_end, which is excluded; one "
+            "with a cursor its changes: `WHERE $cursor IS NULL OR updated_at >= CAST($cursor AS TIMESTAMP)`.",
         )
     for at, kind in tokens:
         if kind == operator and encoded[at : at + 1] == b";":
@@ -150,7 +158,7 @@ def _one_select(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Map
     return sql
 
 
-def _bound(parameters: Mapping[str, str]) -> dict[str, str] | None:
+def _bound(parameters: Mapping[str, str | None]) -> dict[str, str | None] | None:
     return dict(parameters) or None
 
 

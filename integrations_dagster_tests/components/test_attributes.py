@@ -39,7 +39,6 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Warehouse", "nam: x", 'nam is no key here. Did you mean "name"? Known keys: name, kind, path.'),
         ("Warehouse", "url: {env: X}", "url is not built yet."),
         ("Model", "primary_keys: a", 'Did you mean "primary_key"?'),
-        ("Model", "cursor: updated_at", "cursor is not built yet. Every run compares all rows."),
         ("Model", "partitions: {hourly: {start: '2026-01-01'}}", "partitions.hourly is not built yet. Built: daily."),
         ("Model", "partitions: {daily: {start: 2026-13-01}}", "partitions.daily.start is wrong"),
         ("Model", "partitions: {daily: {start: 2026-02-01, end: 2026-02-01}}", "`end` is excluded"),
@@ -106,7 +105,10 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Sync", "nulls: send", "nulls is wrong: input should be 'omit', 'clear' or 'default'"),
         ("Sync", "in_doubt: skip", "in_doubt is wrong: input should be 'hold', 'verify' or 'resend'"),
         ("Sync", "sensitive: [a]", "sensitive is not built yet. Mark the field: {column: NAME, sensitive: true}."),
-        ("Sync", "cursor: x", "cursor is not built yet"),
+        ("Sync", "cursor: x", "cursor is not built yet. It is a key of the model."),
+        ("Sync", "dedupe_window: 30d", "dedupe_window has no meaning in mode mirror. Leave it out."),
+        ("Model", "cursor: {lookback: 3h}", "cursor.column is missing"),
+        ("Model", "cursor: {column: at, lookback: soon}", "cursor.lookback takes seconds"),
         ("Sync", "shard: 2", 'Did you mean "shards"?'),
     ],
 )
@@ -121,12 +123,24 @@ def test_a_mistake_is_named(type_: str, line: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "words"),
     [
-        *((m, f'mode "{m}" is not built yet. Built: insert, upsert, mirror.') for m in ("update", "delete", "append")),
-        ("upsrt", 'mode "upsrt" is no mode. Did you mean "upsert"? Known: insert, upsert, mirror.'),
+        (
+            "upsrt",
+            'mode "upsrt" is no mode. Did you mean "upsert"? Known: insert, update, upsert, mirror, delete, append.',
+        ),
+        ("delete", "fields have no meaning: mode delete sends no values. Leave them out."),
     ],
 )
 def test_modes(mode: str, words: str) -> None:
-    assert f'<string>:5: sync "s1": {words}' == wrong("Sync", BASE["Sync"].replace("mirror", mode))
+    message = wrong("Sync", BASE["Sync"].replace("mirror", mode))
+    assert message.startswith("<string>:")
+    assert message.endswith(f': sync "s1": {words}')
+
+
+@pytest.mark.parametrize("mode", ["insert", "update", "upsert", "mirror", "append"])
+def test_only_a_deletion_does_without_fields(mode: str) -> None:
+    bare = BASE["Sync"].split("fields:")[0]
+    assert wrong("Sync", bare.replace("mirror", mode)) == '<string>:1: sync "s1": fields is missing'
+    assert Sync.resolve_from_yaml(bare.replace("mirror", "delete")).mode == "delete"
 
 
 @pytest.mark.parametrize(
@@ -199,9 +213,8 @@ def test_several_mistakes_are_all_named() -> None:
 
 def test_what_is_missing_is_named() -> None:
     message = wrong("Sync", "name: s1\n")
-    assert [f"{key} is missing" in message for key in ("model", "destination", "object", "mode", "fields")] == [
-        True
-    ] * 5
+    # Whether fields are missing depends on the mode.
+    assert [f"{key} is missing" in message for key in ("model", "destination", "object", "mode")] == [True] * 4
 
 
 @pytest.mark.parametrize("secret", ["pat-na1-very-secret", '"{{ env.A_TOKEN }}"'])
@@ -302,7 +315,20 @@ def test_a_match_value_comes_from_one_column() -> None:
     assert Sync.resolve_from_yaml(BASE["Sync"] + "match: {name: full_name}\n").match == {"name": "full_name"}
 
 
-def test_a_removal_limit_needs_mirror() -> None:
+@pytest.mark.parametrize("text", ["-1", "101%", "1.5", "yes", "500%", "true"])
+def test_a_removal_limit_is_a_share_or_a_number_of_rows(text: str) -> None:
+    message = wrong("Sync", BASE["Sync"] + f"removal_limit: {text}\n")
+    assert "removal_limit takes a share from 0 to 1" in message
+    assert Sync.resolve_from_yaml(BASE["Sync"] + "removal_limit: 500\n").removal_limit == 500
+
+
+def test_the_removal_limit_of_a_deletion_is_a_number_of_rows() -> None:
+    bare = BASE["Sync"].split("fields:")[0].replace("mirror", "delete")
+    assert "removal_limit is a share" in wrong("Sync", bare + "removal_limit: 20%\n")
+    assert Sync.resolve_from_yaml(bare + "removal_limit: 50\n").removal_limit == 50
+
+
+def test_a_removal_limit_needs_a_mode_that_removes() -> None:
     message = wrong("Sync", BASE["Sync"].replace("mirror", "upsert") + "removal_limit: 5%\n")
     assert message == '<string>:8: sync "s1": removal_limit has no meaning: mode upsert removes nothing. Leave it out.'
 

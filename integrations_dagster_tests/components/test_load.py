@@ -101,7 +101,7 @@ def test_partitions(project: ProjectFolder) -> None:
     assert {graph.get(dg.AssetKey(name)).partitions_def for name in ("people", "people_to_hook")} == {partitions}
 
 
-SECOND = SYNC.replace("people_to_hook", "second")
+SECOND = SYNC.replace("people_to_hook", "second").replace("object: people", "object: others")
 BOOK = """
 type: integrations_dagster.Destination
 attributes:
@@ -113,7 +113,9 @@ attributes:
 @pytest.mark.parametrize("isolating", [True, False], ids=["load_definitions", "load_from_defs_folder"])
 def test_syncs_with_one_model_and_schedule_share_a_job(project: ProjectFolder, isolating: bool) -> None:
     project.write("second", SECOND)
-    project.write("third", SYNC.replace("people_to_hook", "third").replace("*/15", "0"))
+    project.write(
+        "third", SYNC.replace("people_to_hook", "third").replace("*/15", "0").replace("object: people", "object: third")
+    )
     defs = load_definitions(project.root) if isolating else dg.load_from_defs_folder(path_within_project=project.root)
     assert assets(defs) == {"people", "people_to_hook", "second", "third"}
     jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
@@ -180,7 +182,7 @@ def test_the_fields_of_the_documentation_load(project: ProjectFolder) -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     section = page.partition("## Fields")[2]
     block = section.partition("```yaml\n")[2].partition("```")[0]
-    head = SYNC.replace("people_to_hook", "second").partition("  fields:")[0]
+    head = SECOND.partition("  fields:")[0]
     project.write("second", head + textwrap.indent(block, "  "))
     sync = load_project(project.root).sync("second")
     assert {f.rule.type for f in sync.fields} >= {"email", "phone", "enum", "number", "timestamp", "json", "string"}
@@ -292,7 +294,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
     "no_look_up": (
         "---".join([BOOK, SECOND.replace(": hook", ": book").replace("mirror", "insert") + "  in_doubt: verify\n"]),
         "defs.yaml",
-        ['sync "second"', "in_doubt is verify, but", "cannot look up people without `match`", "Write hold or resend."],
+        ['sync "second"', "in_doubt is verify, but", "cannot look up others without `match`", "Write hold or resend."],
     ),
     "real_account": (
         BOOK + "  targets: {prod: {base_url: https://book.example}}\n",
@@ -409,7 +411,7 @@ def test_one_name_twice_breaks_both(project: ProjectFolder) -> None:
 
 @pytest.mark.parametrize("name", ["people", "hook"])
 def test_a_sync_may_not_be_called_as_a_model(project: ProjectFolder, name: str) -> None:
-    project.write("again", SYNC.replace("people_to_hook", name))
+    project.write("again", SYNC.replace("people_to_hook", name).replace("object: people", "object: again"))
     found = load_project(project.root).broken
     assert ("again" in found) is (name == "people")
 

@@ -60,10 +60,12 @@ def test_the_commented_keys_are_valid_too(
 ) -> None:
     text = scaffold(scaffolder, component.__name__, tmp_path).read_text()
     text = re.sub(r"^( *)# ", r"\1", text, flags=re.MULTILINE)
-    if component is Sync:
-        text = text.replace("mode: upsert", "mode: mirror")  # removal_limit is for mirror only
     attributes = yaml.safe_load(text)["attributes"]
-    component.resolve_from_yaml(yaml.safe_dump(attributes))
+    # Some keys belong to one mode.
+    only = {"mirror": "dedupe_window", "append": "removal_limit"} if component is Sync else {"": ""}
+    for mode, other in only.items():
+        said = attributes | {"mode": mode} if mode else attributes
+        component.resolve_from_yaml(yaml.safe_dump({key: value for key, value in said.items() if key != other}))
     assert set(attributes) >= set(component.keys()) - {"description"}
 
 

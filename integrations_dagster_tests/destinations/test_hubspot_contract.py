@@ -68,7 +68,7 @@ def _rows(rng: random.Random, action: Action) -> list[Row]:
 def _answers(rng: random.Random, rows: list[Row], action: Action) -> tuple[list[Response], list[Status]]:
     bad = [rng.random() < 0.2 for _ in rows]
     if action is not Action.DELETE:
-        done = Status.UPDATED if action is Action.UPDATE else Status.CREATED
+        done = Status.UPDATED if action in (Action.UPDATE, Action.MODIFY) else Status.CREATED
         new = True if action is Action.UPSERT else None
         results = [result(r, new=new, id_=r.destination_id or "") for r, b in zip(rows, bad, strict=True) if not b]
         errors = [invalid_email(r) for r, b in zip(rows, bad, strict=True) if b]

@@ -36,7 +36,7 @@ def test_an_insert_needs_no_match() -> None:
     [
         ("contact", Mode.UPSERT, ["email"], [], "Did you mean 'contacts'?"),
         ("tickets", Mode.UPSERT, ["id"], [], "contacts, companies"),
-        ("contacts", Mode.APPEND, ["email"], [], "insert, mirror, upsert"),
+        ("contacts", Mode.APPEND, ["email"], [], "delete, insert, mirror, update, upsert"),
         ("contacts", Mode.INSERT, ["email", "phone"], [], "2 are given (email, phone)"),
         ("companies", Mode.INSERT, ["domain"], [], "does not deduplicate companies by domain"),
         ("contacts", Mode.INSERT, [], ["createdate"], "only HubSpot writes createdate"),
@@ -137,6 +137,7 @@ def test_only_a_create_must_not_be_repeated() -> None:
         Action.CREATE: Repeat.NEVER,
         Action.UPSERT: Repeat.ALWAYS,
         Action.UPDATE: Repeat.ALWAYS,
+        Action.MODIFY: Repeat.ALWAYS,
         Action.DELETE: Repeat.ALWAYS,
     }
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integrations_dagster.destinations.base import GONE, Response
+from integrations_dagster.destinations.base import GONE, NO_RECORD, Response
 from integrations_dagster.destinations.errors import PoisonedBatch, Unavailable
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.vocabulary import Action, Change, Outcome, Status
@@ -358,3 +358,18 @@ def test_the_account_is_its_portal() -> None:
 def test_an_account_without_a_portal_is_an_outage(document: object) -> None:
     with pytest.raises(Unavailable):
         drive(HUBSPOT, HUBSPOT.identify(), [answer(200, document)])
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_mode_update_goes_by_match_value_and_creates_nothing(traced: bool) -> None:
+    rows = [row(i, action=Action.MODIFY, destination_id=None) for i in (1, 2)]
+    missing = not_found("R2@example.com", trace=rows[1] if traced else None)
+    reply = batch_answer([result(rows[0], new=None, trace=traced)], [missing])
+    outcomes, requests = drive(HUBSPOT, HUBSPOT.deliver(batch(rows)), [reply])
+    assert requests[0].path == "/crm/v3/objects/contacts/batch/update"
+    assert [(entry["id"], entry["idProperty"]) for entry in body_of(requests[0])["inputs"]] == [
+        ("r1@example.com", "email"),
+        ("r2@example.com", "email"),
+    ]
+    assert [(o.status, o.code) for o in outcomes] == [(Status.UPDATED, ""), (Status.REJECTED, NO_RECORD)]
+    assert "mode update creates none" in outcomes[1].reason

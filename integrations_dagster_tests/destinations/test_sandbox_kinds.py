@@ -84,7 +84,6 @@ def test_declarations() -> None:
     [
         ("a/b", Mode.INSERT, [], "part of an address"),
         ("", Mode.INSERT, [], "part of an address"),
-        ("orders", Mode.MIRROR, [], "Possible modes: insert"),
         ("orders", Mode.INSERT, ["email"], "takes no match"),
     ],
 )
@@ -95,6 +94,11 @@ def test_what_they_cannot_do_is_refused(
         destination.check(object_, mode, match, [])
     assert says in str(caught.value)
     assert caught.value.remedy
+
+
+def test_an_insert_changes_and_removes_nothing() -> None:
+    with pytest.raises(Misconfigured, match="Possible modes: append, insert"):
+        SandboxInsert().check("orders", Mode.MIRROR, [], ["a"])
 
 
 CASES: list[tuple[Response, type[DestinationError]]] = [

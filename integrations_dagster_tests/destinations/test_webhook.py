@@ -195,14 +195,14 @@ def test_a_throttle_waits_as_told() -> None:
     assert caught.value.wait == 12.0
 
 
-def test_check_takes_any_object_in_two_modes_and_no_match() -> None:
+def test_check_takes_any_object_in_all_modes_but_update_and_no_match() -> None:
     hook = Webhook()
     hook.check("anything at all", Mode.UPSERT, [], ["a"])
     hook.check("customers", Mode.MIRROR, [], [])
     with pytest.raises(Misconfigured, match="knows a record by the primary key"):
         hook.check("customers", Mode.MIRROR, ["email"], [])
-    with pytest.raises(Misconfigured, match="mirror, upsert"):
-        hook.check("customers", Mode.DELETE, [], [])
+    with pytest.raises(Misconfigured, match="append, delete, insert, mirror, upsert"):
+        hook.check("customers", Mode.UPDATE, [], [])
     with pytest.raises(Misconfigured, match="empty"):
         hook.check(" ", Mode.UPSERT, [], [])
 

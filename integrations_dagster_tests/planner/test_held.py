@@ -13,7 +13,7 @@ from integrations_dagster.planner.candidates import Release
 from integrations_dagster.planner.events import OUTCOMES
 from integrations_dagster.planner.held import Spacing, doubts, held_counts
 from integrations_dagster.planner.rows import table
-from integrations_dagster.vocabulary import ABSENT, Action, Outcome, Status, Traffic
+from integrations_dagster.vocabulary import ABSENT, Action, Mode, Outcome, Status, Traffic
 from integrations_dagster_tests.planner.world import REJECTED_NAME, STATE, WORKER, Fate, World
 
 BOTH = {"a": ("x@x.org", "1"), "b": ("y@x.org", "2")}
@@ -23,7 +23,7 @@ REFUSED = {"a": ("x@x.org", REJECTED_NAME), "b": ("y@x.org", "2")}
 @pytest.fixture
 def insert(tmp_path: Path) -> Iterator[World]:
     """Creations that must not be repeated."""
-    world = World(tmp_path, creates=True, repeatable=False)
+    world = World(tmp_path, mode=Mode.INSERT, repeatable=False)
     yield world
     world.close()
 
@@ -37,7 +37,7 @@ def upsert(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, mirror=True, spacing=Spacing(max_attempts=3, wait=1000.0))
+    world = World(tmp_path, mode=Mode.MIRROR, spacing=Spacing(max_attempts=3, wait=1000.0))
     yield world
     world.close()
 

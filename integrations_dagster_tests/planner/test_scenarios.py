@@ -11,20 +11,20 @@ import pytest
 from integrations_dagster.planner.diff import diff
 from integrations_dagster.planner.events import OUTCOMES
 from integrations_dagster.planner.rows import table
-from integrations_dagster.vocabulary import GuardTripped, Misconfigured
+from integrations_dagster.vocabulary import GuardTripped, Misconfigured, Mode
 from integrations_dagster_tests.planner.world import REJECTED_NAME, WORKER, Fate, World
 
 
-@pytest.fixture(params=[True, False], ids=["mirror", "upsert"])
+@pytest.fixture(params=[Mode.MIRROR, Mode.UPSERT], ids=str)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, mirror=request.param)
+    world = World(tmp_path, mode=request.param)
     yield world
     world.close()
 
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, mirror=True)
+    world = World(tmp_path, mode=Mode.MIRROR)
     yield world
     world.close()
 
@@ -155,7 +155,7 @@ def test_a_held_row_that_left_the_model_is_forgotten(world: World) -> None:
 
 
 def test_a_mirror_that_would_remove_too_much_stops(tmp_path: Path) -> None:
-    world = World(tmp_path, mirror=True, removal_limit=0.2)
+    world = World(tmp_path, mode=Mode.MIRROR, removal_limit=0.2)
     full = {str(i): (f"{i}@x.org", "1") for i in range(10)}
     world.run(full)
     with pytest.raises(GuardTripped, match=r"3 of 10 records \(30%\).*allow_removals"):
@@ -169,7 +169,7 @@ def test_a_mirror_that_would_remove_too_much_stops(tmp_path: Path) -> None:
 
 
 def test_a_primary_key_that_repeats_stops_the_run_and_is_named(world: World, tmp_path: Path) -> None:
-    source = world.source({"a": ("x@x.org", "1"), "b": ("y@x.org", "1")})
+    source = world.source({"": {"a": ("x@x.org", "1"), "b": ("y@x.org", "1")}})
     doubled = type(source)(
         {"": [*source.files[""], *source.files[""]]},
         source.primary_key,
@@ -252,7 +252,7 @@ def test_rows_that_stay_invalid_are_named_by_every_plan(world: World) -> None:
     world.runs += 1
     lease = world.ledger.acquire("contacts@crm", "run-x", WORKER, alive=lambda _holder: False)
     folder = world.home.plan_folder("run-x")
-    result = diff(world.home, world.home.manifest(), world.source(model), world.settings(), folder)
+    result = diff(world.home, world.home.manifest(), world.source({"": model}), world.settings(), folder)
     (row,) = pq.read_table(result.shards[0][0]).to_pylist()
     told = {
         **{name: row[name] for name in ("ordinal", "key", "match", "partition", "change", "source_digest")},

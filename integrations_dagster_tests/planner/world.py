@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from integrations_dagster.destinations.base import NO_RECORD
 from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.store import Ledger
@@ -27,7 +28,7 @@ from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.held import DEFAULT_SPACING, Doubt, Spacing, doubts
 from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home
-from integrations_dagster.vocabulary import ABSENT, Action, Change, Outcome, Status, Traffic, Worker
+from integrations_dagster.vocabulary import ABSENT, Action, Change, Mode, Outcome, Status, Traffic, Worker
 
 WORKER = Worker("here", 1, 1.0)
 STATE = "contacts@crm"
@@ -57,13 +58,20 @@ class Crm:
     """Whether a second creation under one primary key makes no second record."""
     merged: dict[str, str] = field(default_factory=dict)
     """Match values that lead to a record under another one, as a merged contact's second email does."""
+    sent: list[tuple[str, Action]] = field(default_factory=list)
+    """(primary key, action) of all that took effect, in order."""
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def _id_of(self, match: str) -> str | None:
         found = next((i for i, (held, _) in self.records.items() if held == match), None)
         return found or self.merged.get(match)
 
+    def seed(self, match: str, name: str) -> None:
+        """Somebody else makes a record."""
+        self.records[str(next(self._ids))] = (match, name)
+
     def apply(self, row: SentRow, name: str) -> Outcome:
+        self.sent.append((row.key, row.action))
         if row.action is Action.DELETE:
             target = row.destination_id or self._id_of(row.match)
             if target:
@@ -79,6 +87,11 @@ class Crm:
                 self.records[made[-1]] = (row.match, name)
             return Outcome(Status.CREATED, made[-1])
         found = self._id_of(row.match)
+        if row.action is Action.MODIFY:
+            if found is None:
+                return Outcome(Status.REJECTED, None, NO_RECORD, "There is no such record.")
+            self.records[found] = (self.records[found][0], name)
+            return Outcome(Status.UPDATED, found)
         if row.action is Action.UPSERT:
             target = found or str(next(self._ids))
             match = self.records[target][0] if row.match in self.merged else row.match
@@ -103,8 +116,7 @@ class World:
     """A sync of (key, email, name) rows.
 
     Args:
-        mirror: Mode mirror.
-        creates: Mode insert.
+        mode: The mode.
         repeatable: Whether requests may be repeated; else rows whose answer is lost are in doubt.
     """
 
@@ -112,16 +124,14 @@ class World:
         self,
         folder: Path,
         *,
-        mirror: bool = False,
-        creates: bool = False,
+        mode: Mode = Mode.UPSERT,
         repeatable: bool = True,
         batch_rows: int = 2,
         removal_limit: float = 1.0,
         spacing: Spacing = DEFAULT_SPACING,
     ) -> None:
         self.folder = folder
-        self.mirror = mirror
-        self.creates = creates
+        self.mode = mode
         self.repeatable = repeatable
         self.spacing = spacing
         self.batch_rows = batch_rows
@@ -143,11 +153,13 @@ class World:
         self,
         model: Mapping[str, tuple[str | None, str]],
         fate: Callable[[int], Fate] = lambda _index: Fate.ANSWERED,
+        parts: Mapping[str, Mapping[str, tuple[str | None, str]]] | None = None,
         **changes: Any,
     ) -> Diff:
         """One run: fold, plan, deliver each batch to its fate; then fold, unless the run died.
 
         Args:
+            parts: The rows of each partition that is compared, instead of `model`.
             changes: To the settings of this run.
         """
         self.runs += 1
@@ -158,7 +170,7 @@ class World:
         self.fold(lease)
         folder = self.home.plan_folder(run_id)
         settings = replace(self.settings(), **changes)
-        result = diff(self.home, self.home.manifest(), self.source(model), settings, folder)
+        result = diff(self.home, self.home.manifest(), self.source(parts or {"": model}), settings, folder)
         assert result.counts.adds_up(), result.counts
         assert sum(result.held.values()) == result.counts.held, result
         assert sum(rows for _, rows in result.shards) == (
@@ -229,26 +241,29 @@ class World:
         rows = pq.read_table(self.home.folder / name).to_pylist() if name else []
         return {row["key"]: row for row in rows}
 
-    def source(self, model: Mapping[str, tuple[str | None, str]]) -> Source:
-        path = self.folder / f"model-{self.runs}.parquet"
-        table = pa.table(
-            {
-                "key": pa.array(list(model), pa.string()),
-                "email": pa.array([email for email, _ in model.values()], pa.string()),
-                "name": pa.array([name for _, name in model.values()], pa.string()),
-            }
-        )
-        pq.write_table(table, path)
-        return Source({"": [path]}, ("key",), ("email",), ("trim_lower",), ("email", "name"), "m1")
+    def source(self, parts: Mapping[str, Mapping[str, tuple[str | None, str]]]) -> Source:
+        files = {}
+        for partition, model in parts.items():
+            path = self.folder / ("-".join(filter(None, ["model", str(self.runs), partition])) + ".parquet")
+            table = pa.table(
+                {
+                    "key": pa.array(list(model), pa.string()),
+                    "email": pa.array([email for email, _ in model.values()], pa.string()),
+                    "name": pa.array([name for _, name in model.values()], pa.string()),
+                }
+            )
+            pq.write_table(table, path)
+            files[partition] = [path]
+        columns = ("email",) if self.mode is Mode.DELETE else ("email", "name")
+        return Source(files, ("key",), ("email",), ("trim_lower",), columns, "m1")
 
     def settings(self) -> Settings:
         return Settings(
             "contacts",
-            self.mirror,
+            self.mode,
             removal_limit=self.removal_limit,
             shards=3,
             shard_rows=3,
-            creates=self.creates,
             now=self.time,
         )
 
@@ -311,5 +326,5 @@ def _sent(row: Mapping[str, object]) -> SentRow:
         str(row["partition"]),
         None if destination_id is None else str(destination_id),
         str(row["source_digest"]),
-        str(row.get("c:name")),
+        "" if row["action"] == Action.DELETE else str(row.get("c:name")),
     )

@@ -21,7 +21,7 @@ MODEL = {"a": ("x@x.org", "1"), "b": ("y@x.org", "2"), "c": ("z@x.org", "3")}
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, creates=True, repeatable=False, batch_rows=1)
+    world = World(tmp_path, mode=Mode.INSERT, repeatable=False, batch_rows=1)
     yield world
     world.close()
 
