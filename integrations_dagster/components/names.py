@@ -16,7 +16,7 @@ from integrations_dagster.components.model import Model
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
 from integrations_dagster.components.warehouse import Warehouse
-from integrations_dagster.sync.spec import ModelSpec, SyncSpec, WarehouseSpec
+from integrations_dagster.sync.spec import NO_WAREHOUSE, ModelSpec, SyncSpec, WarehouseSpec
 from integrations_dagster.vocabulary import Misconfigured
 
 C = TypeVar("C", bound=YamlComponent)
@@ -38,9 +38,10 @@ class Names:
         self._root = tree.project_root.absolute()
         everything = tree.get_all_components(of_type=YamlComponent)  # type: ignore[type-abstract]
         self.warehouses: Sequence[Warehouse] = [c for c in everything if isinstance(c, Warehouse)]
-        self.models: Sequence[Model] = [c for c in everything if isinstance(c, Model)]
         self.destinations: Sequence[Destination] = [c for c in everything if isinstance(c, Destination)]
         self.syncs: Sequence[Sync] = [c for c in everything if isinstance(c, Sync)]
+        own = [model for sync in self.syncs if (model := sync.own_model()) is not None]
+        self.models: Sequence[Model] = [*(c for c in everything if isinstance(c, Model)), *own]
         self._tree = tree
 
     @classmethod
@@ -80,9 +81,20 @@ class Names:
         return warehouse.spec(self._root)
 
     def model_spec(self, model: Model) -> ModelSpec:
-        warehouse = self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
-        spec = model.spec(self._root, self.warehouse_spec(warehouse))
-        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.kind))
+        named = {warehouse.identity for warehouse in self.warehouses}
+        if model.read == "value" or (
+            model.asset
+            and not model.table
+            and "warehouse" not in model.model_fields_set
+            and model.warehouse not in named
+        ):
+            warehouse = NO_WAREHOUSE
+        else:
+            warehouse = self.warehouse_spec(
+                self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
+            )
+        spec = model.spec(self._root, warehouse)
+        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.dialect))
 
     def _sensitive(self, model: str, dialect: str) -> frozenset[str]:
         """Columns of a model that one of its syncs marks as sensitive, or makes a sensitive field from."""

@@ -49,6 +49,9 @@ class ModelScaffolder(ExampleScaffolder):
     example = """
         sql: {name}.sql           # in the folder sql/ of the project; one SELECT
         primary_key: id           # a column, or a list of columns
+        # table: raw.{name}       # instead of sql: a table of the warehouse
+        # asset: raw/{name}       # instead of sql: an upstream asset that yields a data frame or names a table
+        # read: auto              # how the asset is read: auto, value or table
         # warehouse: warehouse    # which warehouse it queries
         # name: {name}            # default: the file's name
         # partitions:             # the SQL then selects the rows from $partition_start to $partition_end
@@ -87,6 +90,8 @@ class SyncScaffolder(ExampleScaffolder):
     example = """
         name: {name}              # its asset; its state hangs on this name
         model: customers          # a Model of any folder
+        # asset: raw/customers    # instead of model: an upstream asset that yields a data frame or names a table
+        # primary_key: id         # with asset
         destination: crm          # a Destination of any folder
         object: contacts          # what the rows become there
         mode: upsert              # upsert: create and update; mirror: also remove; insert: only create

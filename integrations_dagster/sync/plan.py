@@ -161,7 +161,7 @@ def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersio
     if missing:
         raise Misconfigured(
             f"Sync {sync.name!r} ({sync.source}) uses the column(s) {', '.join(map(repr, missing))}, which "
-            f"{sync.model.sql_path.name} does not return.",
+            f"{sync.model.origin} does not return.",
             f"It returns: {', '.join(name for name, _ in versions[0].columns)}.",
         )
     return Source(
@@ -182,7 +182,7 @@ def _computed(sync: SyncSpec, version: ModelVersion) -> tuple[Computed, ...]:
         if field.sql is not None and field.source is not None:
             label = f"fields.{field.target}"
             try:
-                sql = render(field.sql, sync.model.warehouse.kind, EMBEDDED, dict(version.columns))
+                sql = render(field.sql, sync.model.warehouse.dialect, EMBEDDED, dict(version.columns))
             except ValueError as error:
                 raise Misconfigured(
                     f"Sync {sync.name!r} ({sync.source}): the SQL of {label} {error}.", "Write it in the model's SQL."

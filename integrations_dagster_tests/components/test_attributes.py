@@ -102,7 +102,6 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Sync", "alerts: {pagerduty: x}", "alerts.pagerduty is not built yet. Built: slack."),
         ("Sync", "planner: warehouse", "planner is not built yet."),
         ("Sync", "home: warehouse", "home is not built yet."),
-        ("Sync", "asset: x", "asset is not built yet. Name a model."),
         ("Sync", "nulls: send", "nulls is wrong: input should be 'omit', 'clear' or 'default'"),
         ("Sync", "in_doubt: skip", "in_doubt is wrong: input should be 'hold', 'verify' or 'resend'"),
         ("Sync", "sensitive: [a]", "sensitive is not built yet. Mark the field: {column: NAME, sensitive: true}."),
@@ -199,9 +198,7 @@ def test_several_mistakes_are_all_named() -> None:
 
 def test_what_is_missing_is_named() -> None:
     message = wrong("Sync", "name: s1\n")
-    assert [f"{key} is missing" in message for key in ("model", "destination", "object", "mode", "fields")] == [
-        True
-    ] * 5
+    assert [f"{key} is missing" in message for key in ("destination", "object", "mode", "fields")] == [True] * 4
 
 
 @pytest.mark.parametrize("secret", ["pat-na1-very-secret", '"{{ env.A_TOKEN }}"'])

@@ -250,7 +250,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         "defs.yaml",
         ["defs.yaml:2", "atributes", 'Did you mean "attributes"?'],
     ),
-    "nothing": ("type: integrations_dagster.Model\n", "defs.yaml", ["defs.yaml:1", "model: sql is missing"]),
+    "nothing": ("type: integrations_dagster.Model\n", "defs.yaml", ["defs.yaml:1", "model: primary_key is missing"]),
     "empty": ("", "defs.yaml", ["defs.yaml", "No components"]),
     "key": (MODEL.replace("sql:", "sq:"), "defs.yaml", ["defs.yaml:3", 'Did you mean "sql"?']),
     "sql": (
