@@ -107,6 +107,7 @@ class SyncScaffolder(ExampleScaffolder):
         # batch: {rows: 100, bytes: 1000000, row_bytes: 100000}  # of a request; default: the destination's limits
         # in_doubt: hold          # mode insert: rows that got no answer: hold, verify or resend
         # rejected: {max_attempts: 10, wait: 15m, longest_wait: 24h}  # how rejected rows are tried again
+        # sync_log: {days: 90}    # how long the log of what was sent is kept
         # shards: 4               # parallel write steps, at the most 32
         # schedule: "*/15 * * * *"
         # trigger: model          # run whenever the model was materialized by something else

@@ -42,6 +42,7 @@ SHARDS_LIMIT = 32
 REMOVAL_LIMIT = 0.2
 MAX_ATTEMPTS = 10
 RETRY_WAIT = 900.0
+LOG_DAYS = 90.0
 RETRY_WAIT_CAP = 86_400.0
 ACTIONS = {
     Mode.INSERT: (Action.CREATE,),
@@ -86,6 +87,12 @@ class Rejected(Keys):
         if self.longest_wait < self.wait:
             raise problem(f"has a longest_wait ({self.longest_wait:g} s) below wait ({self.wait:g} s)")
         return self
+
+
+class SyncLogKeys(Keys):
+    """The sync log: one row for each row that was sent."""
+
+    days: Annotated[float, TEMPLATE] = Field(default=LOG_DAYS, ge=0, description="Days for which it is kept.")
 
 
 class FailWhen(Keys):
@@ -183,6 +190,7 @@ class Sync(YamlComponent):
         "Default: verify where the destination can, else hold.",
     )
     rejected: Rejected = Field(default_factory=Rejected, description="How rejected rows are tried again.")
+    sync_log: SyncLogKeys = Field(default_factory=SyncLogKeys, description="How long the sync log is kept.")
     shards: Annotated[int, TEMPLATE] = Field(
         default=4, ge=1, le=SHARDS_LIMIT, description="Write steps that run in parallel, at the most."
     )
@@ -296,6 +304,7 @@ class Sync(YamlComponent):
             fail_rejected_above=self.fail_when.rejected_above,
             alerts=alerts,
             removal_limit=REMOVAL_LIMIT if self.removal_limit is None else self.removal_limit,
+            log_days=self.sync_log.days,
             source=self.place,
         )
 

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from integrations_dagster.ledger.batches import BatchRecord
 from integrations_dagster.planner.events import EVENT_COLUMNS, write_events
 from integrations_dagster.planner.held import DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
+from integrations_dagster.planner.log import SETTLED
 from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import (
     SNAPSHOT_COLUMNS,
@@ -112,7 +113,7 @@ def fold(
             home.attach(connection, previous)
             _load(connection, scratch, outcomes, forgotten, found=found)
             if write_log:
-                _write_log(connection, home, scratch, previous.last_number, found=found)
+                _write_log(connection, home, scratch, previous.last_number, now, found=found)
             generation = previous.generation + 1
             snapshot, held = f"snapshot-{generation}-{last}.parquet", f"held-{generation}-{last}.parquet"
             _copy(connection, _SNAPSHOT_AFTER, target / snapshot)
@@ -160,7 +161,8 @@ def _load(
     empty += "payload_digest VARCHAR, code VARCHAR, reason VARCHAR, remember BOOLEAN, run_id VARCHAR)"
     if outcomes:
         connection.execute(
-            "CREATE TEMP VIEW outcomes AS SELECT *, parse_filename(parse_dirpath(filename)) AS run_id "
+            "CREATE TEMP VIEW outcomes AS "
+            "SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS run_id "
             f"FROM read_parquet({files(outcomes)}, filename = true)"
         )
     else:
@@ -274,8 +276,10 @@ SELECT {", ".join(map(quote, SNAPSHOT_COLUMNS))} FROM confirmed_records
 """
 
 
-def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path, before: int, *, found: bool) -> None:
-    """Log files are named by run and range of numbers; rows are in no order.
+def _write_log(
+    connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path, before: int, now: float, *, found: bool
+) -> None:
+    """Log files are named by run and range of numbers; rows are in no order. They appear complete, by a rename.
 
     Files above the number `before`, which the state contains, were left by a fold that was killed.
     """
@@ -295,16 +299,21 @@ def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path,
                     _take_events(connection, scratch, folder)
                     continue
                 query = f"SELECT * FROM {source} WHERE run_id = {literal(run_id)}"
-                path = folder / f"{name}-{first}-{last}.parquet"
-                connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
-    invalid = connection.execute("SELECT DISTINCT run_id FROM outcomes WHERE status = 'invalid'").fetchall()
-    for (run_id,) in invalid:
+                _appear(connection, query, folder / f"{name}-{first}-{last}.parquet")
+    settled = connection.execute("SELECT DISTINCT run_id FROM outcomes WHERE status <> 'unchanged'").fetchall()
+    for (run_id,) in settled:
         folder = home.folder / "log" / run_id
         folder.mkdir(parents=True, exist_ok=True)
-        query = f"SELECT * FROM outcomes WHERE status = 'invalid' AND run_id = {literal(run_id)}"
-        connection.execute(
-            f"COPY ({query}) TO {literal(str(folder / 'invalid.parquet'))} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        query = f"SELECT *, CAST({now} AS DOUBLE) AS closed FROM outcomes"
+        query += f" WHERE status <> 'unchanged' AND run_id = {literal(run_id)}"
+        _appear(connection, query, folder / SETTLED)
+
+
+def _appear(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """Write a file of the log, which is there when it is complete."""
+    draft = path.with_name(f".{path.name}")
+    connection.execute(f"COPY ({query}) TO {literal(str(draft))} (FORMAT parquet, COMPRESSION zstd)")
+    draft.replace(path)
 
 
 def _take_events(connection: duckdb.DuckDBPyConnection, scratch: Path, folder: Path) -> None:
@@ -313,4 +322,6 @@ def _take_events(connection: duckdb.DuckDBPyConnection, scratch: Path, folder: P
         first, last = connection.execute(
             f"SELECT min(number), max(number) FROM read_parquet({literal(str(path))})"
         ).fetchall()[0]
-        shutil.copyfile(path, folder / f"rows-{first}-{last}.parquet")
+        draft = folder / f".rows-{first}.tmp"
+        shutil.copyfile(path, draft)
+        draft.replace(folder / f"rows-{first}-{last}.parquet")

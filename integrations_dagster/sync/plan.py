@@ -30,6 +30,7 @@ from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.packer import limits_of
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import ModelVersion, Plan, Shard
+from integrations_dagster.sync.runs import log_dead_runs, log_failed_plan, prune_log
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -90,6 +91,7 @@ def plan(
     key = state_key(sync, account)
     lease = ctx.ledger.acquire(key, ctx.run_id, ctx.worker, alive=ctx.alive, known=known)
     home = Home.of(ctx.storage, sync.name, account)
+    began = ctx.ledger.now()
     try:
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
@@ -99,7 +101,9 @@ def plan(
         fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest)
         resolved = resolve(sync, ctx, connected, held)
         manifest = fold_into(ctx, held, spacing=spacing_of(sync)) if resolved else home.manifest()
+        log_dead_runs(sync, ctx, home)
         drop_plans(home)
+        prune_log(home, sync.log_days, ctx.ledger.now())
         prune(home.folder / FOLDER, sync.destination.log_days, ctx.ledger.now())
         folder = home.plan_folder(ctx.run_id)
         with _versions(sync.model, ctx, partitions) as versions:
@@ -122,11 +126,14 @@ def plan(
                 *release_notes(sync, options.release, result),
                 *_notes(sync, ctx, previous, manifest, result, versions),
             ),
+            started=began,
         )
         (folder / "plan.json").write_text(json.dumps(made.as_dict()), "utf-8")
         return made
-    except BaseException:
+    except BaseException as error:
         # Whatever ends a plan ends the run: its lease must not outlive it.
+        with contextlib.suppress(Exception):
+            log_failed_plan(sync, ctx, account, began, error)
         with contextlib.suppress(Exception):
             shutil.rmtree(home.plan_folder(ctx.run_id), ignore_errors=True)
             ctx.ledger.release(lease)

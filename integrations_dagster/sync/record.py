@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence
 
 from integrations_dagster.ledger.leases import Lease
+from integrations_dagster.planner.log import RUN
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
+from integrations_dagster.sync.runs import log_run
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -44,6 +46,9 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         )
     report = read_report(home, plan.run_id)
     if report is not None:
+        # A kill may have come between the two files of the run's account.
+        if not (home.log_folder(plan.run_id) / RUN).exists():
+            log_run(sync, home, plan, report, ctx.ledger.now())
         # The lease may be another run's by now, and with it the plans of this home.
         drop_plan(home, plan.run_id)
     else:
@@ -54,6 +59,7 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         fold_into(ctx, HeldState(lease, home), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
         write_report(home, plan.run_id, report)
+        log_run(sync, home, plan, report, ctx.ledger.now())
         ctx.ledger.check(lease)
         drop_plans(home)
     ctx.ledger.release(lease)

@@ -88,6 +88,7 @@ class Plan:
         versions: Model versions read (one for each partition).
         seconds: Duration of the plan, waiting excluded.
         notes: Sentences for a person: an account without state, a changed mapping, records left behind, old data.
+        started: When the run took the sync, seconds since the epoch.
     """
 
     run_id: str
@@ -98,10 +99,11 @@ class Plan:
     versions: tuple[ModelVersion, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    started: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            **{k: getattr(self, k) for k in ("run_id", "account", "fence", "seconds")},
+            **{k: getattr(self, k) for k in ("run_id", "account", "fence", "seconds", "started")},
             "counts": self.counts.as_dict(),
             "shards": [s.as_dict() for s in self.shards],
             "versions": [v.as_dict() for v in self.versions],
@@ -119,6 +121,7 @@ class Plan:
             versions=tuple(ModelVersion.from_dict(v) for v in data["versions"]),
             seconds=data["seconds"],
             notes=tuple(data["notes"]),
+            started=data["started"],
         )
 
 
@@ -182,6 +185,7 @@ class RunReport:
         candidates: Rows that the write ops were given.
         rejected_share: Rejected rows as a share (0 to 1) of the candidates that were new or had changed: rows that were
             rejected before and are only tried again do not count, so that a quiet run is not all failure.
+        amended: Whether a row was answered several times, so that not every answer in the log is a row's outcome.
     """
 
     counts: Counts
@@ -195,3 +199,4 @@ class RunReport:
     notes: tuple[str, ...] = ()
     candidates: int = 0
     rejected_share: float = 0.0
+    amended: bool = False

@@ -246,6 +246,7 @@ class SyncSpec:
         shards: Write ops at the most.
         fail_rejected_above: Share (0 to 1) of the new and changed rows, above which rejected ones fail the run.
         removal_limit: Share of the snapshot (0 to 1) that a mirror may remove in one run.
+        log_days: Days for which the sync log is kept.
         source: "path:line" of the YAML, for messages.
     """
 
@@ -269,6 +270,7 @@ class SyncSpec:
     fail_rejected_above: float | None = None
     alerts: AlertSpec = field(default_factory=AlertSpec)
     removal_limit: float = 0.2
+    log_days: float = 90.0
     source: str = ""
 
     @property

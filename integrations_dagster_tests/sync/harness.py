@@ -24,10 +24,12 @@ from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.log import select
 from integrations_dagster.sync.plan import PlanOptions, plan
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, Progress, RunReport, Shard, WriteSummary
+from integrations_dagster.sync.runs import run_numbers
 from integrations_dagster.sync.spec import (
     DestinationSpec,
     FieldSpec,
@@ -150,6 +152,7 @@ class Bench:
         report = record(sync, ctx, made, self.write(sync, ctx, made.shards))
         assert report.counts.adds_up(), report.counts
         assert sum(report.outcomes.values()) == report.candidates, report.outcomes
+        check_log(self.folder, sync.name, made, report)
         return report
 
     def account(self, sync: SyncSpec) -> str:
@@ -177,6 +180,26 @@ class Bench:
             record["properties"]["email"]: record["properties"].get("firstname")
             for record in self.client.records("contacts")
         }
+
+
+def check_log(storage: Path, sync: str, made: Plan, report: RunReport) -> None:
+    """What must hold in every run: the sync log has the counts of the run's metadata."""
+    asked = {"run": made.run_id}
+    (row,) = select(storage, "SELECT * FROM sync_runs WHERE run_id = $run", asked, sync=sync).to_pylist()
+    numbers = run_numbers(made, report)
+    assert {name: row[name] for name in numbers} == numbers
+    assert row["outcome"] == ("failed" if report.failures else "succeeded")
+    counted = "SELECT outcome, count(*) AS n FROM sync_log WHERE run_id = $run AND NOT late GROUP BY outcome"
+    logged = {entry["outcome"]: entry["n"] for entry in select(storage, counted, asked, sync=sync).to_pylist()}
+    # Rows that were never sent are in no log.
+    assert logged.pop("unsent", 0) <= row["unsent"]
+    assert logged == {name: row[name] for name in LOGGED if row[name]}, (
+        f"the log says {logged}, the account {report.outcomes}"
+    )
+
+
+LOGGED = ("created", "updated", "deleted", "rejected", "invalid", "in_doubt")
+"""Outcomes that the sync log has a row of each for."""
 
 
 def is_alive(holder: Holder) -> bool:
