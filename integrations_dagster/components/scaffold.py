@@ -108,6 +108,7 @@ class SyncScaffolder(ExampleScaffolder):
         # in_doubt: hold          # mode insert: rows that got no answer: hold, verify or resend
         # rejected: {max_attempts: 10, wait: 15m, longest_wait: 24h}  # how rejected rows are tried again
         # sync_log: {days: 90}    # how long the log of what was sent is kept
+        # keep_values: true       # keep the last values of each record: a preview then shows old and new
         # shards: 4               # parallel write steps, at the most 32
         # schedule: "*/15 * * * *"
         # trigger: model          # run whenever the model was materialized by something else

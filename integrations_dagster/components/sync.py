@@ -191,6 +191,11 @@ class Sync(YamlComponent):
     )
     rejected: Rejected = Field(default_factory=Rejected, description="How rejected rows are tried again.")
     sync_log: SyncLogKeys = Field(default_factory=SyncLogKeys, description="How long the sync log is kept.")
+    keep_values: Annotated[bool, TEMPLATE] = Field(
+        default=False,
+        description="Keep the last acknowledged values of each record, so that a preview shows old and new; "
+        "sensitive fields are not kept.",
+    )
     shards: Annotated[int, TEMPLATE] = Field(
         default=4, ge=1, le=SHARDS_LIMIT, description="Write steps that run in parallel, at the most."
     )
@@ -305,6 +310,7 @@ class Sync(YamlComponent):
             alerts=alerts,
             removal_limit=REMOVAL_LIMIT if self.removal_limit is None else self.removal_limit,
             log_days=self.sync_log.days,
+            keep_values=self.keep_values,
             source=self.place,
         )
 

@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from integrations_dagster.ledger.batches import BatchRecord
 from integrations_dagster.planner.events import EVENT_COLUMNS, write_events
 from integrations_dagster.planner.held import DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
+from integrations_dagster.planner.kept import fold_payloads
 from integrations_dagster.planner.log import SETTLED
 from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import (
@@ -75,6 +76,7 @@ def fold(
     write_log: bool = True,
     folder: Path | None = None,
     spacing: Spacing = DEFAULT_SPACING,
+    keep_values: bool = False,
 ) -> Folded:
     """Compute the state after the given batches and all outcome files of the home's plan folders.
 
@@ -86,6 +88,7 @@ def fold(
         write_log: Whether to append the sync log (a preview does not).
         folder: Where the new state files go; the home's folder unless it is a preview.
         spacing: When rejected rows are tried again.
+        keep_values: Whether the payloads of the records are kept, as far as the plan folders have them.
 
     Returns:
         The new manifest; the caller makes it the state with `Home.swap` while it holds the lease.
@@ -104,7 +107,8 @@ def fold(
         batches = iter(batches)
         first = next(batches, None)
         if first is None and not outcomes and not forgotten:
-            return Folded(replace(previous, mapping_digest=digest), previous)
+            values = previous.values if keep_values else ""
+            return Folded(replace(previous, mapping_digest=digest, values=values), previous)
         found = first is not None
         with connect(scratch) as connection:
             last = previous.last_number
@@ -120,8 +124,13 @@ def fold(
             for name, value in (("now", now), *asdict(spacing).items()):
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
             _copy(connection, HELD_AFTER, target / held)
+            values = f"values-{generation}-{last}.parquet" if keep_values else ""
+            if values:
+                before = home.folder / previous.values if previous.values else None
+                told = [path for plan in plans for path in sorted(plan.glob("values-*.parquet"))]
+                fold_payloads(connection, before, told, (target / snapshot, target / held), target / values)
         rows = pq.ParquetFile(target / snapshot).metadata.num_rows
-        return Folded(Manifest(generation, last, snapshot, held, rows, digest), previous)
+        return Folded(Manifest(generation, last, snapshot, held, rows, digest, values), previous)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -60,6 +60,7 @@ class Manifest:
         held: File name of the held rows, or "".
         rows: Records in the snapshot.
         mapping_digest: The mapping that the newest plan used; "" before the first.
+        values: File name of the payloads that are kept, or "".
     """
 
     generation: int = 0
@@ -68,6 +69,7 @@ class Manifest:
     held: str = ""
     rows: int = 0
     mapping_digest: str = ""
+    values: str = ""
 
 
 def slug(text: str) -> str:
@@ -114,8 +116,8 @@ class Home:
     def clean(self) -> None:
         """Delete state files that the manifest does not name (what killed folds and earlier generations left)."""
         manifest = self.manifest()
-        for path in [*self.folder.glob("snapshot-*"), *self.folder.glob("held-*")]:
-            if path.name not in (manifest.snapshot, manifest.held):
+        for path in [path for kind in ("snapshot", "held", "values") for path in self.folder.glob(f"{kind}-*")]:
+            if path.name not in (manifest.snapshot, manifest.held, manifest.values):
                 path.unlink(missing_ok=True)
 
     def attach(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:

@@ -21,11 +21,13 @@ from integrations_dagster.planner.computed import Computed
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.expressions import render
 from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.kept import kept_payloads
 from integrations_dagster.planner.model import Source
-from integrations_dagster.planner.state import Home, Manifest
+from integrations_dagster.planner.state import Home, Manifest, connect
 from integrations_dagster.sync.account import Connected, connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.doubts import resolve
+from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.packer import limits_of
 from integrations_dagster.sync.releases import release_notes
@@ -96,7 +98,8 @@ def plan(
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         previous = home.manifest()
-        held = HeldState(lease, home)
+        held = HeldState(lease, home, sync.keep_values)
+        keep_payloads(sync, home)
         # Rows in doubt are named before they are resolved; what is found out about them is folded after it.
         fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest)
         resolved = resolve(sync, ctx, connected, held)
@@ -264,13 +267,19 @@ def _held_notes(sync: SyncSpec, result: Diff) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a preview."""
+    """One row of a preview.
+
+    Attributes:
+        payload: What would be sent; empty for a removal.
+        before: The values that the destination acknowledged last; None where they are not kept, or not known.
+    """
 
     key: str
     action: str
     match: str
     payload: Mapping[str, Any]
     note: str = ""
+    before: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +328,7 @@ def preview(
             write_log=False,
             folder=folder / "state",
             spacing=spacing_of(sync),
+            keep_values=sync.keep_values,
         )
         if not folded.changed or not folded.manifest.generation > previous.generation:
             state, manifest = home, previous
@@ -329,7 +339,8 @@ def preview(
             settings = _settings(sync, connected, options, ctx.ledger.now())
             result = diff(state, manifest, source, settings, folder / "plan")
             notes = _notes(sync, ctx, previous, manifest, result, versions)
-        return _sampled(sync, connected, account, result, notes, samples)
+        found = _sampled(sync, connected, account, result, notes, samples)
+        return replace(found, samples=_with_values(state, manifest, found.samples, folder))
 
 
 def _sampled(
@@ -367,3 +378,15 @@ def _sampled(
 
 def _sample(row: Row) -> Sample:
     return Sample(row.key, f"{row.change} ({row.action})", row.match, row.payload)
+
+
+def _with_values(state: Home, manifest: Manifest, samples: Sequence[Sample], scratch: Path) -> tuple[Sample, ...]:
+    """The samples with the values that were acknowledged last, where they are kept."""
+    with connect(scratch) as connection:
+        state.attach(connection, manifest)
+        kept = kept_payloads(connection, state, manifest, [sample.key for sample in samples])
+    records = ((sample, kept.get(sample.key, {})) for sample in samples)
+    # Under another match value only while that changes: then the newest record is the one.
+    return tuple(
+        replace(sample, before=of.get(sample.match, next(reversed(of.values()), None))) for sample, of in records
+    )

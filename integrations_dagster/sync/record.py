@@ -9,6 +9,7 @@ from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.planner.log import RUN
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
 from integrations_dagster.sync.runs import log_run
@@ -56,7 +57,8 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         ctx.ledger.heartbeat(lease)
         # Every write op has ended, so a batch that is still open belongs to an attempt that died.
         wait_for_open_batches(sync, ctx, key, quietly=False)
-        fold_into(ctx, HeldState(lease, home), spacing=spacing_of(sync))
+        keep_payloads(sync, home)
+        fold_into(ctx, HeldState(lease, home, sync.keep_values), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
         write_report(home, plan.run_id, report)
         log_run(sync, home, plan, report, ctx.ledger.now())

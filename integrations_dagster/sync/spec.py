@@ -247,6 +247,7 @@ class SyncSpec:
         fail_rejected_above: Share (0 to 1) of the new and changed rows, above which rejected ones fail the run.
         removal_limit: Share of the snapshot (0 to 1) that a mirror may remove in one run.
         log_days: Days for which the sync log is kept.
+        keep_values: Whether the last acknowledged payload of each record is kept, sensitive fields excepted.
         source: "path:line" of the YAML, for messages.
     """
 
@@ -271,6 +272,7 @@ class SyncSpec:
     alerts: AlertSpec = field(default_factory=AlertSpec)
     removal_limit: float = 0.2
     log_days: float = 90.0
+    keep_values: bool = False
     source: str = ""
 
     @property

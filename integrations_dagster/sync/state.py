@@ -26,10 +26,11 @@ def spacing_of(sync: SyncSpec) -> Spacing:
 
 @dataclass(frozen=True, slots=True)
 class HeldState:
-    """A sync's state under the run's lease."""
+    """A sync's state under the run's lease, and whether it keeps the payloads of records."""
 
     lease: Lease
     home: Home
+    keep_values: bool = False
 
 
 def wait_for_open_batches(sync: SyncSpec, ctx: RunContext, key: str, *, quietly: bool) -> None:
@@ -72,6 +73,7 @@ def fold_into(
         now=ctx.ledger.now(),
         mapping_digest=mapping_digest,
         spacing=spacing or Spacing(),
+        keep_values=held.keep_values,
     )
     if folded.changed:
         # Within one ledger transaction with the fence: a run that was replaced cannot bring an older state back.

@@ -19,6 +19,7 @@ import duckdb
 
 from integrations_dagster.delivery import request_log
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
+from integrations_dagster.planner.kept import kept_payloads
 from integrations_dagster.planner.log import SETTLED, run_folders
 from integrations_dagster.planner.state import Home, Manifest, connect, slug
 from integrations_dagster.sync.account import connect_account, identify
@@ -152,12 +153,14 @@ class Known:
 
     Attributes:
         acknowledged: Whether its content is known; otherwise an answer is missing, and it is sent again.
+        values: What was acknowledged last, as JSON; "" where that is not kept.
     """
 
     match: str
     partition: str
     destination_id: str | None
     acknowledged: bool
+    values: str = ""
 
 
 Event: TypeAlias = Changed | Requested | Settled | Awaited | Held | Known
@@ -199,7 +202,7 @@ def _read(home: Home, ctx: RunContext, state: str, key: str) -> list[Event]:
         manifest = home.manifest()
         home.attach(connection, manifest)
         events: list[Event] = [*_logged(connection, home, key), *_settled(connection, home, key)]
-        now: list[Event] = [*_held(connection, key), *_known(connection, key)]
+        now: list[Event] = [*_held(connection, key), *_known(connection, home, manifest, key)]
     events += _in_ledger(waiting, manifest, key)
     events += _requests(home, key, events)
     # To the millisecond, as requests are logged: within one, what comes first by its nature does.
@@ -348,13 +351,15 @@ def _held(connection: duckdb.DuckDBPyConnection, key: str) -> list[Held]:
     ]
 
 
-def _known(connection: duckdb.DuckDBPyConnection, key: str) -> list[Known]:
+def _known(connection: duckdb.DuckDBPyConnection, home: Home, manifest: Manifest, key: str) -> list[Known]:
+    kept = kept_payloads(connection, home, manifest, [key]).get(key, {})
     rows = connection.execute(
         """SELECT match, partition, destination_id, payload_digest IS NOT NULL FROM snapshot
         WHERE key = $key ORDER BY number""",
         {"key": key},
     ).fetchall()
-    return [Known(*row) for row in rows]
+    values = {match: json.dumps(payload, ensure_ascii=False) for match, payload in kept.items()}
+    return [Known(match, partition, id_, known, values.get(match, "")) for match, partition, id_, known in rows]
 
 
 def held_partitions(sync: SyncSpec, ctx: RunContext, keys: Iterable[str] = ()) -> list[str]:
