@@ -54,10 +54,12 @@ def _print_table(console: Console, names: Sequence[str], rows: Sequence[dict[str
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         number = bool(rows) and all(isinstance(row[name], int | float | None) for row in rows)
-        table.add_column(name, overflow="fold", justify="right" if number else "left")
+        table.add_column(name, no_wrap=True, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(_cell(row[name])) for name in names))
-    console.print(table)
+    # Wider than the terminal rather than squeezed: lines of a log are searched and cut by other tools.
+    width = max(console.width, table.__rich_measure__(console, console.options.update(max_width=100_000)).maximum)
+    console.print(table, width=width, crop=False, soft_wrap=True)
 
 
 def _cell(value: Any) -> str:

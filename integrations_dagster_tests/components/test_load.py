@@ -13,7 +13,7 @@ from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.destination import QuotaKeys, RequestLogKeys, RetryKeys, Target
 from integrations_dagster.components.field_mapping import FieldMapping
 from integrations_dagster.components.load import load_definitions, load_project, load_specs
-from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected
+from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected, SyncLogKeys
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster_tests.components.project import DESTINATION, FOLDERS, MODEL, SYNC, WAREHOUSE, ProjectFolder
 
@@ -486,6 +486,7 @@ def test_the_documentation_names_every_key() -> None:
         FieldMapping,
         BatchKeys,
         Rejected,
+        SyncLogKeys,
         FailWhen,
         Alerts,
         AlertWhen,

@@ -189,13 +189,31 @@ def check_log(storage: Path, sync: str, made: Plan, report: RunReport) -> None:
     numbers = run_numbers(made, report)
     assert {name: row[name] for name in numbers} == numbers
     assert row["outcome"] == ("failed" if report.failures else "succeeded")
-    counted = "SELECT outcome, count(*) AS n FROM sync_log WHERE run_id = $run AND NOT late GROUP BY outcome"
-    logged = {entry["outcome"]: entry["n"] for entry in select(storage, counted, asked, sync=sync).to_pylist()}
-    # Rows that were never sent are in no log.
-    assert logged.pop("unsent", 0) <= row["unsent"]
-    assert logged == {name: row[name] for name in LOGGED if row[name]}, (
-        f"the log says {logged}, the account {report.outcomes}"
-    )
+    check_runs(storage, sync, made.run_id)
+
+
+def check_runs(storage: Path, sync: str, run_id: str | None = None) -> int:
+    """The rows of the sync log are, by outcome, those that each run (or one) says; returns how many runs there are."""
+    only = "WHERE run_id = $run" if run_id is not None else ""
+    asked = {"run": run_id} if run_id is not None else {}
+    counted = f"SELECT run_id, outcome, late, count(*) AS n FROM sync_log {only} GROUP BY ALL"
+    logged: dict[str, dict[str, int]] = {}
+    for entry in select(storage, counted, asked, sync=sync).to_pylist():
+        if not entry["late"]:
+            logged.setdefault(entry["run_id"], {})[entry["outcome"]] = entry["n"]
+    runs = select(storage, f"SELECT * FROM sync_runs {only}", asked, sync=sync).to_pylist()
+    for row in runs:
+        found = logged.pop(row["run_id"], {})
+        # Rows that were never sent are in no log, and unchanged ones only where the destination said so.
+        assert found.pop("unsent", 0) <= row["unsent"], row
+        assert found.pop("unchanged", 0) <= row["unchanged"], row
+        assert found == {name: row[name] for name in LOGGED if row[name]}, row
+        outcomes = sum(row[name] for name in ("created", "updated", "deleted", "rejected", "in_doubt", "unsent"))
+        assert outcomes <= row["candidates"], row
+        parts = ("added", "changed", "unchanged", "invalid", "held", "excluded")
+        assert row["queried"] == sum(row[name] for name in parts), row
+    assert not logged, "runs that are in the log and not among the runs"
+    return len(runs)
 
 
 LOGGED = ("created", "updated", "deleted", "rejected", "invalid", "in_doubt")

@@ -248,6 +248,14 @@ def test_the_columns_are_documented() -> None:
         assert set(columns) <= named, table
 
 
+def test_the_questions_of_the_documentation_have_answers(bench: Bench) -> None:
+    bench.run(hook(bench, "log_docs", people(bench, 3)))
+    questions = re.findall(r"```sql\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    assert len(questions) >= 5
+    for question in questions:
+        ask(bench, question)
+
+
 def test_a_row_needs_all_columns(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         write_run(Home(tmp_path), "run", {"sync": "x"})
