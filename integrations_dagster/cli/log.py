@@ -44,10 +44,8 @@ def print_rows(console: Console, rows: pa.Table, format_: Format) -> None:
         case Format.TABLE:
             _print_table(console, rows.column_names, rows.slice(0, MOST).to_pylist())
             more = rows.num_rows - MOST
-            said = f"{rows.num_rows:,} rows" + (
-                f"; the last {more:,} are not shown, use --format csv" if more > 0 else ""
-            )
-            console.print(said, style="dim", markup=False)
+            hidden = f"; the last {more:,} are not shown, use --format csv" if more > 0 else ""
+            console.print(f"{rows.num_rows:,} row(s){hidden}", style="dim", markup=False)
 
 
 def _print_table(console: Console, names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
