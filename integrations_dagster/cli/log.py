@@ -56,8 +56,8 @@ def _print_table(console: Console, names: Sequence[str], rows: Sequence[dict[str
     for row in rows:
         table.add_row(*(Text(_cell(row[name])) for name in names))
     # Wider than the terminal rather than squeezed: lines of a log are searched and cut by other tools.
-    width = max(console.width, table.__rich_measure__(console, console.options.update(max_width=100_000)).maximum)
-    console.print(table, width=width, crop=False, soft_wrap=True)
+    needed = table.__rich_measure__(console, console.options.update(max_width=100_000)).maximum
+    Console(file=console.file, width=max(console.width, needed), highlight=False).print(table)
 
 
 def _cell(value: Any) -> str:

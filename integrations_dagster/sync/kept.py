@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +40,7 @@ def _keep(sync: SyncSpec, shard: Path, target: Path) -> None:
     mapper = Mapper(sync, KINDS[sync.destination.kind](), None)
     draft = target.with_name(f".{target.name}")
     with pq.ParquetFile(shard) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
-        if not {f"c:{column}" for column in sync.columns} <= set(file.schema_arrow.names):
+        if not {f"c:{source}" for source in sync.sources} <= set(file.schema_arrow.names):
             return  # the sync uses other columns now
         for rows in file.iter_batches(ROWS):
             kept = [mapped.row for mapped in mapper.map(rows) if mapped.row.payload_digest]
@@ -51,7 +53,7 @@ def _keep(sync: SyncSpec, shard: Path, target: Path) -> None:
     draft.replace(target)
 
 
-def _text(sync: SyncSpec, payload: object, encoded: bytes) -> str:
-    if not sync.sensitive or not isinstance(payload, dict):
+def _text(sync: SyncSpec, payload: Mapping[str, Any], encoded: bytes) -> str:
+    if not sync.sensitive:
         return encoded.decode()
     return canonical_text({name: value for name, value in payload.items() if name not in sync.sensitive})

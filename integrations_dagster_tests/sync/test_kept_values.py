@@ -78,7 +78,8 @@ def test_values_that_are_not_kept_are_said_to_be_so(bench: Bench) -> None:
 
 
 def test_sensitive_values_are_never_on_disk(bench: Bench) -> None:
-    fields = (FieldSpec("email", "email"), FieldSpec("firstname", "firstname", sensitive=True))
+    nested = FieldSpec("person.name", "firstname", sensitive=True)
+    fields = (FieldSpec("email", "email"), FieldSpec("firstname", "firstname", sensitive=True), nested)
     sync = hook(bench, "kept_sensitive", fields=fields)
     load(bench, k1="Annsecret")
     bench.run(sync)
