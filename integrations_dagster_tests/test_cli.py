@@ -265,6 +265,21 @@ def test_a_rejected_row_is_traced_and_retried(shell: Shell) -> None:
     assert "knows nothing of a row with the key 'x'" in shell("trace", "contacts", "x", code=1)
 
 
+def test_the_sync_log_in_the_terminal(shell: Shell) -> None:
+    assert "0 row(s)" in shell("sql", "SELECT * FROM sync_log")
+    shell("run", "contacts", "--limit", "3")
+    rows = shell("log", "contacts", "--outcome", "created", "--since", "1h", "--format", "json")
+    found = [json.loads(line) for line in rows.splitlines()]
+    assert len(found) == 3
+    assert {row["outcome"] for row in found} == {"created"}
+    runs = shell("runs", "contacts")
+    assert "succeeded" in runs
+    counted = shell("sql", "SELECT sync, count(*) AS n FROM sync_log GROUP BY sync", "--format", "csv")
+    assert counted.replace('"', "").split() == ["sync,n", "contacts,3"]
+    assert "only read" in shell("sql", "DROP TABLE sync_log", code=1)
+    assert "The query failed" in shell("sql", "SELECT nothing FROM sync_log", code=1)
+
+
 def test_a_row_in_doubt_is_confirmed_or_sent_again(shell: Shell) -> None:
     shell.people("DELETE FROM people WHERE id > 3")
     reset = {"kind": "reset", "applied": True}

@@ -88,6 +88,7 @@ def test_schedules_run_where_the_target_says_so(monkeypatch: pytest.MonkeyPatch)
 def test_columns_of_every_sync_are_selected_by_its_model() -> None:
     """A cheap guard: the names stand in the SQL's text; what the query returns is checked by every plan."""
     for sync in load_project(ROOT).specs:
+        assert sync.model.sql_path is not None
         text = sync.model.sql_path.read_text(encoding="utf-8")
         missing = [column for column in (*sync.model.primary_key, *sync.columns) if column not in text]
         assert missing == [], f"{sync.source}: {sync.name}"

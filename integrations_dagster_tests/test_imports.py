@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "definitions": MIDDLE | {"sync", "orchestration", "components"},
     "defs": MIDDLE | {"sync", "orchestration", "components"},
     "cli": MIDDLE | {"sync", "orchestration", "components", "sandbox"},
-    "__init__": {"components"},
+    "__init__": {"components", "sync"},
 }
 """Rooms, from the bottom up. The sandbox stands apart: it knows nothing of the rest."""
 KNOW_DAGSTER = {"orchestration", "components", "definitions", "defs", "cli"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -39,6 +39,7 @@ FullResyncOption = Annotated[
 ResyncKeysOption = Annotated[
     list[str] | None, typer.Option(help="Deliver the rows with these primary keys anew, separated by commas.")
 ]
+FormatOption = Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="How rows are printed.")]
 HERE = Path()
 
 
@@ -186,6 +187,66 @@ def trace(
     storage = projects.prepare(loaded.root)
     spec = loaded.sync(sync)
     rows.print_trace(show.out(), spec, key, rows.trace_row(spec, storage, key, show.err()), bodies=bodies)
+
+
+@app.command()
+def log(
+    sync: str,
+    key: Annotated[str | None, typer.Option(help="Only the row with this primary key.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only rows with this outcome, as rejected.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only rows since then: ISO time (UTC), or 2h, 3d ago.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest N rows.")] = 50,
+    format_: FormatOption = "table",
+    project: ProjectOption = HERE,
+) -> None:
+    """Show what SYNC sent, row by row, with outcome and reason."""
+    import time
+    from datetime import UTC, datetime
+
+    from integrations_dagster.cli import log, rows, show
+    from integrations_dagster.sync.log import rows as logged
+
+    storage = projects.prepare(projects.project_root(project))
+    moment = datetime.fromtimestamp(rows.parse_since(since, time.time()), UTC) if since else None
+    columns = ("time", "run_id", "key", "match_value", "change", "outcome", "code", "reason", "destination_id")
+    shown = columns if format_ == "table" else ("*",)
+    found = logged(storage, sync, columns=shown, run_id=run_id, key=key, outcome=outcome, since=moment, most=limit)
+    log.print_rows(show.out(), found, log.Format(format_))
+
+
+@app.command()
+def runs(
+    sync: Annotated[str, typer.Argument(help="Only this sync's.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="The newest N runs.")] = 20,
+    format_: FormatOption = "table",
+    project: ProjectOption = HERE,
+) -> None:
+    """Show the runs of SYNC, or of all syncs, with their counts."""
+    from integrations_dagster.cli import log, show
+    from integrations_dagster.sync.log import select
+
+    storage = projects.prepare(projects.project_root(project))
+    columns = "started, sync, target, outcome, queried, added, changed, removed, created, updated, deleted, rejected, "
+    columns += "invalid, in_doubt, unsent, run_id, reason"
+    chosen = columns if format_ == "table" else "*"
+    newest = "(SELECT * FROM sync_runs ORDER BY started DESC LIMIT $most)"
+    asked = " ".join(("SELECT", chosen, "FROM", newest, "ORDER BY started"))
+    log.print_rows(show.out(), select(storage, asked, {"most": limit}, sync=sync), log.Format(format_))
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over sync_runs, sync_log, sync_snapshot (DuckDB's SQL).")],
+    format_: FormatOption = "table",
+    project: ProjectOption = HERE,
+) -> None:
+    """Ask the sync log with SQL. Nothing is changed, and runs may be under way."""
+    from integrations_dagster.cli import log, show
+    from integrations_dagster.sync.log import select
+
+    storage = projects.prepare(projects.project_root(project))
+    log.print_rows(show.out(), select(storage, query), log.Format(format_))
 
 
 @app.command()

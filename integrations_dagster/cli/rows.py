@@ -169,6 +169,8 @@ def print_trace(console: Console, sync: SyncSpec, key: str, events: Sequence[Eve
         _line(console, "", "held", _held(event, sync), bad=True)
     for record in known:
         _line(console, "", "record", _record(record), bad=not record.acknowledged)
+        if bodies and record.values:
+            console.print(f"    = {record.values}", markup=False, soft_wrap=True, style="dim")
     if not known:
         _line(console, "", "record", "none is known at the destination", bad=False)
 

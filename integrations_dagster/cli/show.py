@@ -129,8 +129,30 @@ def print_preview(console: Console, sync: SyncSpec, found: Preview) -> None:
     for sample in found.samples:
         console.print(f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip(), markup=False)
         payload = mask_payload(sample.payload, sensitive)
-        console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False)
+        if sample.before is None:
+            console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False)
+        else:
+            _print_difference(console, sample.before, payload, sensitive)
+    if found.samples and not sync.keep_values:
+        console.print("The last values are not kept (keep_values), so that only the new ones are shown.", style="dim")
     print_notes(console, found.notes)
+
+
+def _print_difference(
+    console: Console, before: Mapping[str, Any], after: Mapping[str, Any], sensitive: frozenset[str]
+) -> None:
+    """A line for each field whose value differs, old -> new; sensitive ones may, since their old value is not kept."""
+    same = 0
+    for name in sorted({*before, *after}):
+        if name not in sensitive and name in before and name in after and before[name] == after[name]:
+            same += 1
+            continue
+        old, new = (
+            json.dumps(_shortened(of[name]), ensure_ascii=False) if name in of else "(none)" for of in (before, after)
+        )
+        console.print(f"  {name}: {'(not kept)' if name in sensitive else old} -> {new}", markup=False)
+    if same:
+        console.print(f"  {same} field(s) as they are", style="dim")
 
 
 def print_notes(console: Console, notes: Iterable[str]) -> None:

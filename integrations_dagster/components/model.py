@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import AlsoTakes, Keys, NotBuilt, YamlComponent, near, problem
+from integrations_dagster.components.attributes import AlsoTakes, Keys, NotBuilt, YamlComponent, mistake, near, problem
 from integrations_dagster.components.durations import Duration
 from integrations_dagster.components.scaffold import ModelScaffolder
 from integrations_dagster.sync.spec import CursorSpec, ModelSpec, WarehouseSpec
@@ -25,6 +25,9 @@ class Daily(Keys):
     start: datetime.date = Field(description="First day, as 2026-06-01.")
     end: datetime.date | None = Field(
         default=None, description="First day that is no partition any more; default: none."
+    )
+    column: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Of a table: the column by which its partitions are told apart, a date or timestamp."
     )
 
     @model_validator(mode="after")
@@ -66,15 +69,30 @@ def _cursor(value: Any) -> Any:
 
 @dg.scaffold_with(ModelScaffolder)
 class Model(YamlComponent):
-    """A query and its primary key: an asset whose rows syncs deliver."""
+    """Rows and their primary key: an asset whose rows syncs deliver. They come from a query, a table or an asset."""
 
     word: ClassVar[str] = "model"
-    sql: str = Field(min_length=1, description="File in the folder sql/ of the project, one SELECT.")
+    sql: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="File in the folder sql/ of the project, one SELECT."
+    )
+    table: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description='Instead of sql: a table of the warehouse, as "schema.table".'
+    )
+    asset: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description='Instead of sql: key of an upstream asset, as "raw/customers", yielding a data frame, Arrow data '
+        "or the name of a table. With table: the asset that makes this table.",
+    )
+    read: Literal["auto", "value", "table"] | None = Field(
+        default=None,
+        description="How the asset is read. value: as its IO manager loads it; table: by the table that its metadata "
+        "names (dagster/table_name); auto, the default: by its table if it names one, else as a value.",
+    )
     primary_key: Columns = Field(min_length=1, description="Column, or list of columns, that identifies a row.")
     name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_]+$",
-        description="Name of the model and of its asset; default: the file's name without .sql.",
+        description="Name of the model and of its asset; default: the file's name without .sql, or the table's.",
     )
     warehouse: str = Field(default="warehouse", description="Name of the warehouse that it queries.")
     partitions: Partitions | None = Field(default=None, description="Partitions, if its rows arrive by day.")
@@ -88,12 +106,44 @@ class Model(YamlComponent):
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
         return dg.ComponentTypeSpec(
-            description="A query and its primary key, as an asset.", tags=["integrations", "model"], produces=["asset"]
+            description="A query, table or asset, and its primary key.",
+            tags=["integrations", "model"],
+            produces=["asset"],
         )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        given = [key for key in ("sql", "table", "asset") if getattr(self, key)]
+        if not given:
+            raise problem("has no rows: give it `sql`, `table` or `asset`")
+        if self.sql and len(given) > 1:
+            raise mistake((given[1],), "and sql contradict each other: the rows come from one of them.")
+        if self.read and (self.asset is None or self.table is not None):
+            why = "the table is named" if self.table else "it says how an `asset` is read"
+            raise mistake(("read",), f"has no meaning: {why}. Leave it out.")
+        if self.read == "value" and "warehouse" in self.model_fields_set:
+            raise mistake(("warehouse",), "has no meaning: the value of an asset needs no warehouse. Leave it out.")
+        if self.cursor is not None and not self.sql:
+            raise mistake(("cursor",), "belongs to a query, which selects the rows from $cursor on. Write it as `sql`.")
+        if self.asset and not self.name and not self.table:
+            raise mistake(("name",), "is missing. Name the model otherwise than the asset, for both are assets.")
+        if self.asset and self.asset == self.name:
+            raise mistake(("name",), f'is the key of the asset "{self.asset}". Name the model otherwise.')
+        column = self.partitions.daily.column if self.partitions else None
+        if column and (self.sql or self.read == "value"):
+            why = (
+                "the SQL selects the rows from $partition_start" if self.sql else "the asset has partitions of its own"
+            )
+            raise mistake(("partitions", "daily", "column"), f"has no meaning: {why}. Leave it out.")
+        if self.partitions and self.table and not column:
+            raise mistake(
+                ("partitions", "daily", "column"), "is missing: which column of the table tells its days apart?"
+            )
+        return self
 
     @property
     def identity(self) -> str:
-        return self.name or Path(self.sql).stem
+        return self.name or (Path(self.sql).stem if self.sql else str(self.table).rpartition(".")[2])
 
     def spec(self, root: Path, warehouse: WarehouseSpec) -> ModelSpec:
         """The model as plain values.
@@ -105,19 +155,12 @@ class Model(YamlComponent):
         Raises:
             Misconfigured: The SQL file does not exist.
         """
-        folder = root / SQL_FOLDER
-        path = folder / self.sql
-        if not path.is_file():
-            there = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.sql"))
-            raise self.error(
-                "sql",
-                f'"{self.sql}" is no file in {SQL_FOLDER}/ of the project.',
-                f"{near(self.sql, there)}Write the query in {path.relative_to(root)}; "
-                f"there {'are' if there else 'is'}: {', '.join(there) or 'nothing'}.",
-            )
+        path = self._sql_path(root, self.sql) if self.sql else None
         if not self.name and not self.identity.replace("_", "a").isalnum():
             raise self.error(
-                "sql", f'"{self.sql}" makes no asset name.', "Give the model a `name` of letters and digits."
+                "sql" if self.sql else "table",
+                f'"{self.sql or self.table}" makes no asset name.',
+                "Give the model a `name` of letters and digits.",
             )
         if self.cursor is not None and self.partitions is not None:
             raise self.error("cursor", "and partitions do not go together: a partition is a window of its own.")
@@ -128,7 +171,24 @@ class Model(YamlComponent):
             warehouse,
             partitioned=self.partitions is not None,
             cursor=CursorSpec(self.cursor.column, self.cursor.lookback) if self.cursor else None,
+            table=self.table or "",
+            asset=self.asset or "",
+            read=self.read or "auto",
+            window=(self.partitions.daily.column or "") if self.partitions else "",
         )
+
+    def _sql_path(self, root: Path, sql: str) -> Path:
+        folder = root / SQL_FOLDER
+        path = folder / sql
+        if not path.is_file():
+            there = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.sql"))
+            raise self.error(
+                "sql",
+                f'"{sql}" is no file in {SQL_FOLDER}/ of the project.',
+                f"{near(sql, there)}Write the query in {path.relative_to(root)}; "
+                f"there {'are' if there else 'is'}: {', '.join(there) or 'nothing'}.",
+            )
+        return path
 
     def partitions_def(self) -> dg.PartitionsDefinition | None:
         """The partitions of the model, shared by the syncs that deliver it."""

@@ -19,7 +19,7 @@ from integrations_dagster.components.owners import conflict_of
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
 from integrations_dagster.components.warehouse import Warehouse
-from integrations_dagster.sync.spec import ModelSpec, SyncSpec, WarehouseSpec
+from integrations_dagster.sync.spec import NO_WAREHOUSE, ModelSpec, SyncSpec, WarehouseSpec
 from integrations_dagster.vocabulary import Misconfigured
 
 C = TypeVar("C", bound=YamlComponent)
@@ -41,9 +41,10 @@ class Names:
         self._root = tree.project_root.absolute()
         everything = tree.get_all_components(of_type=YamlComponent)  # type: ignore[type-abstract]
         self.warehouses: Sequence[Warehouse] = [c for c in everything if isinstance(c, Warehouse)]
-        self.models: Sequence[Model] = [c for c in everything if isinstance(c, Model)]
         self.destinations: Sequence[Destination] = [c for c in everything if isinstance(c, Destination)]
         self.syncs: Sequence[Sync] = [c for c in everything if isinstance(c, Sync)]
+        own = [model for sync in self.syncs if (model := sync.own_model()) is not None]
+        self.models: Sequence[Model] = [*(c for c in everything if isinstance(c, Model)), *own]
         self._tree = tree
 
     @classmethod
@@ -98,10 +99,21 @@ class Names:
         return warehouse.spec(self._root)
 
     def model_spec(self, model: Model) -> ModelSpec:
-        warehouse = self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
-        spec = model.spec(self._root, self.warehouse_spec(warehouse))
+        named = {warehouse.identity for warehouse in self.warehouses}
+        if model.read == "value" or (
+            model.asset
+            and not model.table
+            and "warehouse" not in model.model_fields_set
+            and model.warehouse not in named
+        ):
+            warehouse = NO_WAREHOUSE
+        else:
+            warehouse = self.warehouse_spec(
+                self._find(model, "warehouse", model.warehouse, self.warehouses, "Warehouse")
+            )
+        spec = model.spec(self._root, warehouse)
         readers = self._readers(model.identity) if spec.cursor else ()
-        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.kind), readers=readers)
+        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.dialect), readers=readers)
 
     def _readers(self, model: str) -> tuple[tuple[str, str], ...]:
         """The syncs of a model, each with the target in force."""

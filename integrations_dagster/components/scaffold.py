@@ -49,6 +49,9 @@ class ModelScaffolder(ExampleScaffolder):
     example = """
         sql: {name}.sql           # in the folder sql/ of the project; one SELECT
         primary_key: id           # a column, or a list of columns
+        # table: raw.{name}       # instead of sql: a table of the warehouse
+        # asset: raw/{name}       # instead of sql: an upstream asset that yields a data frame or names a table
+        # read: auto              # how the asset is read: auto, value or table
         # warehouse: warehouse    # which warehouse it queries
         # name: {name}            # default: the file's name
         # cursor: updated_at      # for a model too large to query whole; the SQL then selects the rows from $cursor on
@@ -88,6 +91,8 @@ class SyncScaffolder(ExampleScaffolder):
     example = """
         name: {name}              # its asset; its state hangs on this name
         model: customers          # a Model of any folder
+        # asset: raw/customers    # instead of model: an upstream asset that yields a data frame or names a table
+        # primary_key: id         # with asset
         destination: crm          # a Destination of any folder
         object: contacts          # what the rows become there
         mode: upsert              # upsert: create and update; mirror: also remove; others: docs/modes.md
@@ -103,6 +108,8 @@ class SyncScaffolder(ExampleScaffolder):
         # batch: {rows: 100, bytes: 1000000, row_bytes: 100000}  # of a request; default: the destination's limits
         # in_doubt: hold          # modes insert and append: rows that got no answer: hold, verify or resend
         # rejected: {max_attempts: 10, wait: 15m, longest_wait: 24h}  # how rejected rows are tried again
+        # sync_log: {days: 90}    # how long the log of what was sent is kept
+        # keep_values: true       # keep the last values of each record: a preview then shows old and new
         # shards: 4               # parallel write steps, at the most 32
         # schedule: "*/15 * * * *"
         # trigger: model          # run whenever the model was materialized by something else

@@ -35,6 +35,7 @@ from integrations_dagster.components.guards import (
     RemovalLimit,
     check_removal_limit,
 )
+from integrations_dagster.components.model import Columns, Model
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 SHARDS_LIMIT = 32
 MAX_ATTEMPTS = 10
 RETRY_WAIT = 900.0
+LOG_DAYS = 90.0
 RETRY_WAIT_CAP = 86_400.0
 ACTIONS = {
     Mode.INSERT: (Action.CREATE,),
@@ -97,6 +99,12 @@ class Rejected(Keys):
         return self
 
 
+class SyncLogKeys(Keys):
+    """The sync log: one row for each row that was sent."""
+
+    days: Annotated[float, TEMPLATE] = Field(default=LOG_DAYS, ge=0, description="Days for which it is kept.")
+
+
 class FailWhen(Keys):
     """What fails a run that delivered what it could."""
 
@@ -141,7 +149,6 @@ class Sync(YamlComponent):
 
     word: ClassVar[str] = "sync"
     not_built: ClassVar[NotBuilt] = {
-        "asset": "Name a model.",
         "cursor": "It is a key of the model.",
         "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
@@ -152,7 +159,17 @@ class Sync(YamlComponent):
     name: str = Field(
         pattern=r"^[A-Za-z0-9_]+$", description="Name of the sync and of its asset; its state hangs on it."
     )
-    model_name: str = Field(alias="model", min_length=1, description="Name of the model whose rows are delivered.")
+    model_key: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, alias="model", description="Name of the model whose rows are delivered."
+    )
+    asset: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description='Instead of model: key of an upstream asset, as "raw/customers", yielding a data frame, Arrow data '
+        "or the name of a table.",
+    )
+    primary_key: Columns | None = Field(
+        default=None, min_length=1, description="With asset: column, or list of columns, that identifies a row."
+    )
     destination: str = Field(min_length=1, description="Name of the destination.")
     object: str = Field(min_length=1, description="What the rows become there, as contacts.")
     mode: Annotated[ModeName, BeforeValidator(_mode)] = Field(
@@ -183,6 +200,12 @@ class Sync(YamlComponent):
         "Default: verify where the destination can, else hold.",
     )
     rejected: Rejected = Field(default_factory=Rejected, description="How rejected rows are tried again.")
+    sync_log: SyncLogKeys = Field(default_factory=SyncLogKeys, description="How long the sync log is kept.")
+    keep_values: Annotated[bool, TEMPLATE] = Field(
+        default=False,
+        description="Keep the last acknowledged values of each record, so that a preview shows old and new; "
+        "sensitive fields are not kept.",
+    )
     shards: Annotated[int, TEMPLATE] = Field(
         default=4, ge=1, le=SHARDS_LIMIT, description="Write steps that run in parallel, at the most."
     )
@@ -222,6 +245,7 @@ class Sync(YamlComponent):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Sync:
+        self._check_source()
         if wrong := check_removal_limit(self.mode, self.removal_limit):
             raise mistake(("removal_limit",), wrong)
         if self.dedupe_window is not None and self.mode != "append":
@@ -247,9 +271,32 @@ class Sync(YamlComponent):
                 )
         return self
 
+    def _check_source(self) -> None:
+        if self.asset is not None and self.model_key is not None:
+            raise mistake(("asset",), "and model contradict each other: the rows come from one of them.")
+        if self.asset is None and self.model_key is None:
+            raise mistake(("model",), "is missing. Name a model, or an `asset` and its `primary_key`.")
+        if self.asset is not None and self.primary_key is None:
+            raise mistake(("primary_key",), "is missing: which column of the asset's rows identifies a row?")
+        if self.asset is None and self.primary_key is not None:
+            raise mistake(("primary_key",), "belongs to the model. Leave it out.")
+
     @property
     def identity(self) -> str:
         return self.name
+
+    @property
+    def model_name(self) -> str:
+        """The name of its model; one that reads its `asset` is named after the sync."""
+        return self.model_key or f"{self.name}_rows"
+
+    def own_model(self) -> Model | None:
+        """The model that `asset` stands for, if the sync names no model."""
+        if self.asset is None:
+            return None
+        model = Model(asset=self.asset, name=self.model_name, primary_key=self.primary_key or [])
+        model._place = self._place
+        return model
 
     def spec(self, model: ModelSpec, destination: DestinationSpec) -> SyncSpec:
         """The sync as plain values.
@@ -305,6 +352,8 @@ class Sync(YamlComponent):
             dedupe_window=self.dedupe_window,
             guards=self.guards.spec() if self.guards else None,
             owner=self.owner,
+            log_days=self.sync_log.days,
+            keep_values=self.keep_values,
             source=self.place,
         )
 
@@ -313,7 +362,7 @@ class Sync(YamlComponent):
             if target in self.match:
                 check_match(target, field)
             # A match value is never null.
-            return field.spec(target, model.warehouse.kind, "omit" if target in self.match else self.nulls)
+            return field.spec(target, model.warehouse.dialect, "omit" if target in self.match else self.nulls)
         except FieldProblem as error:
             raise self.error(("fields", target, error.key), str(error)) from None
 
@@ -361,15 +410,17 @@ class Sync(YamlComponent):
                 )
 
     def build_asset(self, names: Names) -> dg.Definitions:
-        """The asset of the sync and its checks, without job, schedule and sensors."""
+        """The asset of the sync and its checks (and that of its own model), without job, schedule and sensors."""
+        from integrations_dagster.orchestration.models import model_asset
         from integrations_dagster.orchestration.syncs import sync_asset
 
         spec = names.sync_spec(self)
         asset = sync_asset(spec, names.partitions_def(spec.model.name))
+        assets = [asset] if self.asset is None else [model_asset(spec.model, None), asset]
         if self.description:
             description = self.description
-            asset = asset.map_asset_specs(lambda s: s.replace_attributes(description=description))
-        return dg.Definitions(assets=[asset])
+            assets[-1] = asset.map_asset_specs(lambda s: s.replace_attributes(description=description))
+        return dg.Definitions(assets=assets)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         from integrations_dagster.components.names import Names, shared_definitions

@@ -9,6 +9,7 @@ import dagster as dg
 
 from integrations_dagster.destinations import errors
 from integrations_dagster.sync.results import ModelVersion, Plan, RunReport
+from integrations_dagster.sync.runs import run_numbers
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.vocabulary import Status
 
@@ -65,33 +66,15 @@ def partition_metadata(version: ModelVersion) -> Metadata:
 
 def sync_metadata(sync: SyncSpec, plan: Plan, report: RunReport) -> Metadata:
     """Metadata of a sync's run: rows found, rows delivered, what it cost, what was refused, and what it ran on."""
-    counts, outcomes, traffic = report.counts, report.outcomes, report.traffic
+    outcomes, errors = report.outcomes, report.traffic.errors
     delivered = sum(outcomes.get(status, 0) for status in (Status.CREATED, Status.UPDATED, Status.DELETED))
+    # The same as in the table sync_runs.
+    told = run_numbers(plan, report)
     numbers: Metadata = {
-        "rows_queried": counts.queried,
-        "added": counts.added,
-        "changed": counts.changed,
-        "removed": counts.removed,
-        "unchanged": counts.unchanged,
-        "invalid": counts.invalid,
-        "held": counts.held,
-        "excluded": counts.excluded,
-        **{str(status): outcomes.get(status, 0) for status in Status if str(status) not in ("unchanged", "invalid")},
-        "candidates": report.candidates,
-        "seconds_query": round(sum(version.seconds for version in plan.versions), 3),
-        "seconds_plan": round(plan.seconds, 3),
-        "seconds_write": round(report.write_seconds, 3),
-        "seconds_record": round(report.record_seconds, 3),
+        "rows_queried": told.pop("queried"),
+        **told,
         "rows_per_second": round(delivered / report.write_seconds, 1) if report.write_seconds else 0.0,
-        "requests": traffic.requests,
-        "retries": traffic.retries,
-        "throttled": traffic.throttled,
-        "bytes_sent": traffic.bytes,
-        "latency_p50_ms": traffic.percentile_ms(0.5),
-        "latency_p95_ms": traffic.percentile_ms(0.95),
-        "rejected_share": round(report.rejected_share, 6),
-        "errors": sum(traffic.errors.values()),
-        **{f"errors_{kind}": traffic.errors.get(kind, 0) for kind in dict.fromkeys((*ERROR_KINDS, *traffic.errors))},
+        **{f"errors_{kind}": errors.get(kind, 0) for kind in dict.fromkeys((*ERROR_KINDS, *errors))},
     }
     texts: Metadata = {
         "target": sync.destination.target.name,

@@ -23,34 +23,41 @@ INTERVAL = 30
 def model_trigger(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.SensorDefinition:
     """The sensor that launches a sync when its model was materialized by a run that does not include the sync.
 
+    Where the model reads an asset, that asset is watched, and the run reads it anew.
+
     It launches nothing while a run of the sync is queued or running, and follows up on a later tick: its cursor only
     moves past a materialization once that is delivered, or a run that delivers it has been launched.
     """
-    model = dg.AssetKey(sync.model.name)
-    own = dg.AssetKey(sync.name)
+    model, own = dg.AssetKey(sync.model.name), dg.AssetKey(sync.name)
+    watched = dg.AssetKey.from_user_string(sync.model.asset) if sync.model.asset else model
+    launched = [model, own] if sync.model.asset else [own]
+    called = "asset" if sync.model.asset else "model"
 
     @dg.sensor(
         name=f"{sync.name}_on_model",
-        target=dg.AssetSelection.assets(own),
+        target=dg.AssetSelection.assets(*launched),
         minimum_interval_seconds=INTERVAL,
         default_status=(
             dg.DefaultSensorStatus.RUNNING if sync.destination.target.schedules else dg.DefaultSensorStatus.STOPPED
         ),
-        description=f"Runs `{sync.name}` when `{sync.model.name}` was materialized by anything but a run of this sync.",
+        description=(
+            f"Runs `{sync.name}` when `{watched.to_user_string()}` was materialized by anything but a run of this sync."
+        ),
     )
     def trigger(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         instance, repository = context.instance, context.repository_def
         cursor = int(context.cursor) if context.cursor else _delivered(instance, own)
         fresh: list[tuple[int, str | None]] = []
         seen = cursor
-        for storage_id, run_id, partition in _materializations(instance, model, cursor):
+        for storage_id, run_id, partition in _materializations(instance, watched, cursor):
             seen = storage_id
             if not _includes(instance, run_id, sync.name, repository):
                 fresh.append((storage_id, partition))
         if not fresh:
             if seen > cursor or context.cursor is None:
                 context.update_cursor(str(seen))
-            return dg.SkipReason(f"The model {sync.model.name!r} has not been materialized by anything else.")
+            name = watched.to_user_string()
+            return dg.SkipReason(f"The {called} {name!r} has not been materialized by anything else.")
         busy = busy_run(instance, [sync.name], repository)
         if busy is not None:
             return dg.SkipReason(busy_reason(*busy))
@@ -61,7 +68,7 @@ def model_trigger(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None
             dg.RunRequest(
                 # The key makes a tick that was repeated after a crash launch nothing twice.
                 run_key=json.dumps([sync.name, seen, tags]),
-                asset_selection=[own],
+                asset_selection=launched,
                 tags={**run_tags([sync.name]), **tags},
             )
             for tags in [_range_tags(*window) for window in ranges] or [{}]

@@ -34,6 +34,8 @@ import pyarrow.parquet as pq
 from integrations_dagster.ledger.batches import BatchRecord
 from integrations_dagster.planner.events import EVENT_COLUMNS, write_events
 from integrations_dagster.planner.held import CONCERNED, DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
+from integrations_dagster.planner.kept import fold_payloads
+from integrations_dagster.planner.log import SETTLED
 from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import (
     SNAPSHOT_COLUMNS,
@@ -97,6 +99,7 @@ def fold(
     spacing: Spacing = DEFAULT_SPACING,
     mode: Mode | None = None,
     anew: Anew | None = None,
+    keep_values: bool = False,
 ) -> Folded:
     """Compute the state after the given batches and all outcome files of the home's plan folders.
 
@@ -110,6 +113,7 @@ def fold(
         spacing: When rejected rows are tried again.
         mode: The mode in force, kept in the manifest.
         anew: What to forget after the batches, for a resync.
+        keep_values: Whether the payloads of the records are kept, as far as the plan folders have them.
 
     Returns:
         The new manifest; the caller makes it the state with `Home.swap` while it holds the lease.
@@ -130,7 +134,8 @@ def fold(
         batches = iter(batches)
         first = next(batches, None)
         if first is None and not outcomes and not forgotten and not ended and anew is None:
-            return Folded(replace(previous, mapping_digest=digest, mode=kept_mode), previous)
+            values = previous.values if keep_values else ""
+            return Folded(replace(previous, mapping_digest=digest, mode=kept_mode, values=values), previous)
         found = first is not None
         with connect(scratch) as connection:
             last = previous.last_number
@@ -141,13 +146,18 @@ def fold(
             for name, texts in (("partitions", anew.partitions), ("keys", anew.keys)) if anew else _NOTHING_ANEW:
                 connection.execute(f"SET VARIABLE anew_{name} = CAST(? AS VARCHAR[])", [list(texts)])
             if write_log:
-                _write_log(connection, home, scratch, previous.last_number, found=found)
+                _write_log(connection, home, scratch, previous.last_number, now, found=found)
             generation = previous.generation + 1
             snapshot, held = f"snapshot-{generation}-{last}.parquet", f"held-{generation}-{last}.parquet"
             _copy(connection, _SNAPSHOT_AFTER if anew is None else _SNAPSHOT_ANEW, target / snapshot)
             for name, value in (("now", now), *asdict(spacing).items()):
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
             _copy(connection, HELD_AFTER, target / held)
+            values = f"values-{generation}-{last}.parquet" if keep_values else ""
+            if values:
+                before = home.folder / previous.values if previous.values else None
+                told = [path for plan in plans for path in sorted(plan.glob("values-*.parquet"))]
+                fold_payloads(connection, before, told, (target / snapshot, target / held), target / values)
         rows = pq.ParquetFile(target / snapshot).metadata.num_rows
         manifest = replace(
             previous,
@@ -158,6 +168,7 @@ def fold(
             rows=rows,
             mapping_digest=digest,
             mode=kept_mode,
+            values=values,
         )
         return Folded(manifest, previous)
     finally:
@@ -205,7 +216,8 @@ def _load(
     empty += "payload_digest VARCHAR, code VARCHAR, reason VARCHAR, remember BOOLEAN, run_id VARCHAR)"
     if outcomes:
         connection.execute(
-            "CREATE TEMP VIEW outcomes AS SELECT *, parse_filename(parse_dirpath(filename)) AS run_id "
+            "CREATE TEMP VIEW outcomes AS "
+            "SELECT * EXCLUDE (filename), parse_filename(parse_dirpath(filename)) AS run_id "
             f"FROM read_parquet({files(outcomes)}, filename = true)"
         )
     else:
@@ -336,8 +348,10 @@ FROM (SELECT *, {CONCERNED} AS concerned FROM ({_SNAPSHOT_AFTER}))
 """
 
 
-def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path, before: int, *, found: bool) -> None:
-    """Log files are named by run and range of numbers; rows are in no order.
+def _write_log(
+    connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path, before: int, now: float, *, found: bool
+) -> None:
+    """Log files are named by run and range of numbers; rows are in no order. They appear complete, by a rename.
 
     Files above the number `before`, which the state contains, were left by a fold that was killed.
     """
@@ -357,16 +371,21 @@ def _write_log(connection: duckdb.DuckDBPyConnection, home: Home, scratch: Path,
                     _take_events(connection, scratch, folder)
                     continue
                 query = f"SELECT * FROM {source} WHERE run_id = {literal(run_id)}"
-                path = folder / f"{name}-{first}-{last}.parquet"
-                connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
-    invalid = connection.execute("SELECT DISTINCT run_id FROM outcomes WHERE status = 'invalid'").fetchall()
-    for (run_id,) in invalid:
+                _appear(connection, query, folder / f"{name}-{first}-{last}.parquet")
+    settled = connection.execute("SELECT DISTINCT run_id FROM outcomes WHERE status <> 'unchanged'").fetchall()
+    for (run_id,) in settled:
         folder = home.folder / "log" / run_id
         folder.mkdir(parents=True, exist_ok=True)
-        query = f"SELECT * FROM outcomes WHERE status = 'invalid' AND run_id = {literal(run_id)}"
-        connection.execute(
-            f"COPY ({query}) TO {literal(str(folder / 'invalid.parquet'))} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        query = f"SELECT *, CAST({now} AS DOUBLE) AS closed FROM outcomes"
+        query += f" WHERE status <> 'unchanged' AND run_id = {literal(run_id)}"
+        _appear(connection, query, folder / SETTLED)
+
+
+def _appear(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """Write a file of the log, which is there when it is complete."""
+    draft = path.with_name(f".{path.name}")
+    connection.execute(f"COPY ({query}) TO {literal(str(draft))} (FORMAT parquet, COMPRESSION zstd)")
+    draft.replace(path)
 
 
 def _take_events(connection: duckdb.DuckDBPyConnection, scratch: Path, folder: Path) -> None:
@@ -375,4 +394,6 @@ def _take_events(connection: duckdb.DuckDBPyConnection, scratch: Path, folder: P
         first, last = connection.execute(
             f"SELECT min(number), max(number) FROM read_parquet({literal(str(path))})"
         ).fetchall()[0]
-        shutil.copyfile(path, folder / f"rows-{first}-{last}.parquet")
+        draft = folder / f".rows-{first}.tmp"
+        shutil.copyfile(path, draft)
+        draft.replace(folder / f"rows-{first}-{last}.parquet")

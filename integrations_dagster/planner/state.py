@@ -67,6 +67,7 @@ class Manifest:
         marks: With a dedupe window: [seconds since the epoch, last number, newest] of earlier runs, oldest first.
         volumes: [partitions, rows queried, added, changed, removed] of earlier runs, oldest first.
         mode: The mode of the newest plan; "" before the first, and in manifests that are older than this field.
+        values: File name of the payloads that are kept, or "".
     """
 
     generation: int = 0
@@ -81,6 +82,7 @@ class Manifest:
     newest: str = ""
     marks: list[list[Any]] = field(default_factory=list)
     volumes: list[list[int]] = field(default_factory=list)
+    values: str = ""
 
 
 def slug(text: str) -> str:
@@ -127,8 +129,8 @@ class Home:
     def clean(self) -> None:
         """Delete state files that the manifest does not name (what killed folds and earlier generations left)."""
         manifest = self.manifest()
-        for path in [*self.folder.glob("snapshot-*"), *self.folder.glob("held-*")]:
-            if path.name not in (manifest.snapshot, manifest.held):
+        for path in [path for kind in ("snapshot", "held", "values") for path in self.folder.glob(f"{kind}-*")]:
+            if path.name not in (manifest.snapshot, manifest.held, manifest.values):
                 path.unlink(missing_ok=True)
 
     def attach(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:

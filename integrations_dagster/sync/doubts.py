@@ -26,6 +26,7 @@ from integrations_dagster.planner.held import Doubt, doubts
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.account import Connected, account_key, ask, connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.line import open_line
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import HeldState, fold_into, spacing_of, state_key, wait_for_open_batches
@@ -264,8 +265,9 @@ def confirm(sync: SyncSpec, ctx: RunContext, keys: Sequence[str], destination_id
     account = identify(sync, ctx, connected)
     lease = ctx.ledger.acquire(state_key(sync, account), ctx.run_id, ctx.worker, alive=ctx.alive, known=False)
     try:
-        held = HeldState(lease, Home.of(ctx.storage, sync.name, account))
+        held = HeldState(lease, Home.of(ctx.storage, sync.name, account), sync.keep_values)
         wait_for_open_batches(sync, ctx, lease.state_key, quietly=True)
+        keep_payloads(sync, held.home)
         fold_into(ctx, held, spacing=spacing_of(sync))
         wanted = set(keys)
         part = [doubt for doubt in doubts(held.home, held.home.manifest()) if doubt.key in wanted]

@@ -21,18 +21,21 @@ from integrations_dagster.planner.computed import Computed
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.expressions import render
 from integrations_dagster.planner.fold import fold
+from integrations_dagster.planner.kept import kept_payloads
 from integrations_dagster.planner.model import Source
-from integrations_dagster.planner.state import Home, Manifest
+from integrations_dagster.planner.state import Home, Manifest, connect
 from integrations_dagster.sync.account import Connected, connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.cursors import cursor_notes, leave_hint, mark_before, range_of
 from integrations_dagster.sync.doubts import resolve
 from integrations_dagster.sync.guards import Setting, check_volume
+from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.packer import limits_of
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import ModelVersion, Plan, Shard
 from integrations_dagster.sync.resync import anew_of, check_mode, resync_notes
+from integrations_dagster.sync.runs import log_dead_runs, log_failed_plan, prune_log
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -100,17 +103,21 @@ def plan(
     key = state_key(sync, account)
     lease = ctx.ledger.acquire(key, ctx.run_id, ctx.worker, alive=ctx.alive, known=known)
     home = Home.of(ctx.storage, sync.name, account)
+    began = ctx.ledger.now()
     try:
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         previous = home.manifest()
         check_mode(sync, previous)
-        held = HeldState(lease, home)
+        held = HeldState(lease, home, sync.keep_values)
+        keep_payloads(sync, home)
         # Rows in doubt are named before they are resolved; what is found out about them is folded after it.
         fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest, mode=sync.mode)
         resolved = resolve(sync, ctx, connected, held)
         manifest = fold_into(ctx, held, spacing=spacing_of(sync)) if resolved else home.manifest()
+        log_dead_runs(sync, ctx, home)
         drop_plans(home)
+        prune_log(home, sync.log_days, ctx.ledger.now())
         prune(home.folder / FOLDER, sync.destination.log_days, ctx.ledger.now())
         folder = home.plan_folder(ctx.run_id)
         anew = anew_of(sync, options, partitions)
@@ -156,11 +163,14 @@ def plan(
             warnings=warnings,
             usual=setting.whole and setting.same_mapping and manifest.rows > 0,
             cursor=range_of(result, manifest, versions),
+            started=began,
         )
         (folder / "plan.json").write_text(json.dumps(made.as_dict()), "utf-8")
         return made
-    except BaseException:
+    except BaseException as error:
         # Whatever ends a plan ends the run: its lease must not outlive it.
+        with contextlib.suppress(Exception):
+            log_failed_plan(sync, ctx, account, began, error)
         with contextlib.suppress(Exception):
             shutil.rmtree(home.plan_folder(ctx.run_id), ignore_errors=True)
             ctx.ledger.release(lease)
@@ -195,7 +205,7 @@ def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersio
     if missing:
         raise Misconfigured(
             f"Sync {sync.name!r} ({sync.source}) uses the column(s) {', '.join(map(repr, missing))}, which "
-            f"{sync.model.sql_path.name} does not return.",
+            f"{sync.model.origin} does not return.",
             f"It returns: {', '.join(name for name, _ in versions[0].columns)}.",
         )
     return Source(
@@ -217,7 +227,7 @@ def _computed(sync: SyncSpec, version: ModelVersion) -> tuple[Computed, ...]:
         if field.sql is not None and field.source is not None:
             label = f"fields.{field.target}"
             try:
-                sql = render(field.sql, sync.model.warehouse.kind, EMBEDDED, dict(version.columns))
+                sql = render(field.sql, sync.model.warehouse.dialect, EMBEDDED, dict(version.columns))
             except ValueError as error:
                 raise Misconfigured(
                     f"Sync {sync.name!r} ({sync.source}): the SQL of {label} {error}.", "Write it in the model's SQL."
@@ -293,13 +303,19 @@ def _held_notes(sync: SyncSpec, result: Diff) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a preview."""
+    """One row of a preview.
+
+    Attributes:
+        payload: What would be sent; empty for a removal.
+        before: The values that the destination acknowledged last; None where they are not kept, or not known.
+    """
 
     key: str
     action: str
     match: str
     payload: Mapping[str, Any]
     note: str = ""
+    before: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +367,7 @@ def preview(
             spacing=spacing_of(sync),
             mode=sync.mode,
             anew=anew_of(sync, options, partitions),
+            keep_values=sync.keep_values,
         )
         if not folded.changed or not folded.manifest.generation > previous.generation:
             state, manifest = home, previous
@@ -361,7 +378,8 @@ def preview(
             settings = _settings(sync, connected, options, manifest, ctx.ledger.now())
             result = diff(state, manifest, source, settings, folder / "plan")
             notes = _notes(sync, ctx, previous, manifest, result, versions)
-        return _sampled(sync, connected, account, result, notes, samples)
+        found = _sampled(sync, connected, account, result, notes, samples)
+        return replace(found, samples=_with_values(state, manifest, found.samples, folder))
 
 
 def _sampled(
@@ -399,3 +417,15 @@ def _sampled(
 
 def _sample(row: Row) -> Sample:
     return Sample(row.key, f"{row.change} ({row.action})", row.match, row.payload)
+
+
+def _with_values(state: Home, manifest: Manifest, samples: Sequence[Sample], scratch: Path) -> tuple[Sample, ...]:
+    """The samples with the values that were acknowledged last, where they are kept."""
+    with connect(scratch) as connection:
+        state.attach(connection, manifest)
+        kept = kept_payloads(connection, state, manifest, [sample.key for sample in samples])
+    records = ((sample, kept.get(sample.key, {})) for sample in samples)
+    # Under another match value only while that changes: then the newest record is the one.
+    return tuple(
+        replace(sample, before=of.get(sample.match, next(reversed(of.values()), None))) for sample, of in records
+    )

@@ -1,26 +1,33 @@
-"""query: run a model's SQL, and keep its rows as an immutable version."""
+"""query: run a model's SQL, or take the rows of its asset, and keep them as an immutable version."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from datetime import time as time_of_day
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow.parquet as pq
 
+from integrations_dagster.planner.state import quote
 from integrations_dagster.sync.cursors import start_of
 from integrations_dagster.sync.results import ModelVersion
 from integrations_dagster.sync.spec import ModelSpec
 from integrations_dagster.sync.versions import drafted, folder_of, prune, publish, version_name
 from integrations_dagster.vocabulary import Misconfigured, Partition
-from integrations_dagster.warehouses.base import Warehouse
+from integrations_dagster.warehouses.base import QueryResult, Warehouse
+from integrations_dagster.warehouses.frames import write_frame
 from integrations_dagster.warehouses.registry import PATIENCE, open_warehouse
 
 PREVIEW_CELL = 80
 """Characters of a cell of a preview."""
+
+Load: TypeAlias = Callable[[Partition | None], Any]
+"""Gives what a model's asset yields (for a partition): a data frame or Arrow data (see `write_frame`), or the name of a
+table: "schema.table", or a mapping of `table` and, where needed, `schema` and `database`."""
 
 
 def run_query(
@@ -32,6 +39,7 @@ def run_query(
     *,
     patience: float = PATIENCE,
     whole: bool = False,
+    load: Load | None = None,
 ) -> list[ModelVersion]:
     """Run the model's query, once for each partition, and keep the rows.
 
@@ -42,26 +50,25 @@ def run_query(
         log: Told one sentence at a time.
         patience: Seconds to wait for a warehouse that another process holds.
         whole: Whether all rows are asked for, also of a model with a cursor.
+        load: Loads what the model's asset yields; None where nothing can (outside Dagster).
 
     Returns:
         One version for each partition, in their order, or the one of an unpartitioned model.
 
     Raises:
-        Misconfigured: Naming the file: the SQL fails, is no single SELECT, or lacks the primary key.
+        Misconfigured: Naming the file or asset: the SQL fails, is no single SELECT, or lacks the primary key; the asset
+            yields no rows and no table.
         WarehouseBusy: The warehouse could not be opened in time.
     """
-    source = f"{model.sql_path.parent.name}/{model.sql_path.name} (model {model.name!r})"
     if model.partitioned != bool(partitions):
         given = "is partitioned, and no partition was given" if model.partitioned else "is not partitioned"
         raise Misconfigured(f"Model {model.name!r} {given}.", "Launch it with the partitions to query.")
-    sql = _text(model, source)
-    spec = model.warehouse
     cursor = None if whole else start_of(model, storage)
     versions = []
-    scratch = storage / "scratch" / "duckdb"
-    with open_warehouse(spec.name, spec.kind, spec.path, scratch=scratch, patience=patience) as warehouse:
+    with contextlib.ExitStack() as stack:
+        rows = _Rows(model, storage / "scratch" / "duckdb", load, patience, stack)
         for partition in partitions or (None,):
-            version = _run_one(model, warehouse, storage, run_id, partition, sql, source, cursor)
+            version = _run_one(model, rows, storage, run_id, partition, cursor)
             versions.append(version)
             where = f", partition {version.partition}" if version.partition else ""
             log(f"Model {model.name!r}{where}: {version.rows:,} rows in {version.seconds:.1f} s.")
@@ -98,47 +105,131 @@ def preview(
     return names, shown
 
 
-def _text(model: ModelSpec, source: str) -> str:
+class _Rows:
+    """Writes the rows of a model (of a partition of it) to files, wherever they come from."""
+
+    def __init__(
+        self, model: ModelSpec, scratch: Path, load: Load | None, patience: float, stack: contextlib.ExitStack
+    ) -> None:
+        self._model = model
+        self._scratch = scratch
+        self._load = load
+        self._patience = patience
+        self._stack = stack
+        self._opened: Warehouse | None = None
+        path = model.sql_path
+        where = model.origin if path is None else f"{path.parent.name}/{path.name}"
+        self.source = f"{where} (model {model.name!r})"
+        # Read once: all partitions of a run have the same query.
+        self._sql = None if path is None else _text(path, self.source)
+
+    def write(self, partition: Partition | None, folder: Path, cursor: str | None = None) -> tuple[QueryResult, str]:
+        """Write the rows; returns what was written, and the SQL that ran or a comment in its place."""
+        if self._sql is not None:
+            return self._query(self._sql, partition, folder, cursor), self._sql
+        named: Any = self._model.table
+        if not named:
+            named = self._loaded(partition)
+            if not isinstance(named, str | Mapping):
+                kind = f"{type(named).__module__.partition('.')[0]}.{type(named).__qualname__}"
+                comment = f"-- The rows of the asset {self._model.asset}, a {kind}."
+                return write_frame(named, folder, self._scratch, self.source), comment
+        sql = self._select(_table(named, self.source), partition)
+        return self._query(sql, partition, folder), sql
+
+    def _loaded(self, partition: Partition | None) -> Any:
+        if self._load is None:
+            raise Misconfigured(
+                f"Model {self._model.name!r} takes its rows from the asset {self._model.asset}, which only a run in "
+                "Dagster can load.",
+                "Materialize the model in Dagster, then use its newest version here with --no-query.",
+            )
+        return self._load(partition)
+
+    def _select(self, table: str, partition: Partition | None) -> str:
+        if partition is None:
+            return f"SELECT * FROM {table}"  # noqa: S608 (the name is quoted)
+        if not self._model.window:
+            raise Misconfigured(
+                f"Model {self._model.name!r} is partitioned, and its rows are in the table {table}.",
+                "Name the column that tells its partitions apart: `partitions: {daily: {..., column: NAME}}`.",
+            )
+        column = quote(self._model.window)
+        return (
+            f"SELECT * FROM {table} WHERE {column} >= CAST($partition_start AS TIMESTAMPTZ) "  # noqa: S608 (as above)
+            f"AND {column} < CAST($partition_end AS TIMESTAMPTZ)"
+        )
+
+    def _query(self, sql: str, partition: Partition | None, folder: Path, cursor: str | None = None) -> QueryResult:
+        parameters: dict[str, str | None] = {}
+        if partition:
+            parameters |= {"partition_start": partition.start, "partition_end": partition.end}
+        if self._model.cursor:
+            parameters["cursor"] = cursor
+        if self._opened is None:
+            spec = self._model.warehouse
+            if not spec.kind:
+                raise Misconfigured(
+                    f"The rows of {self.source} are in a table, and the model has no warehouse to ask for it.",
+                    "Define the warehouse that holds it: `type: integrations_dagster.Warehouse`.",
+                )
+            self._opened = self._stack.enter_context(
+                open_warehouse(spec.name, spec.kind, spec.path, scratch=self._scratch, patience=self._patience)
+            )
+        return self._opened.query_to_parquet(sql, parameters, folder, self.source)
+
+
+def _table(named: str | Mapping[str, Any], source: str) -> str:
+    """The name of a table as quoted SQL."""
+    import sqlglot
+
+    if isinstance(named, Mapping):
+        unknown = set(named) - {"database", "schema", "table"}
+        parts = [named.get(part) for part in ("database", "schema", "table")]
+        if unknown or not parts[-1] or not all(part is None or isinstance(part, str) for part in parts):
+            raise Misconfigured(
+                f"{source} yields a mapping that names no table: its keys are {', '.join(map(str, named)) or 'none'}.",
+                'Return {"schema": ..., "table": ...}, "schema.table", a data frame or an Arrow table.',
+            )
+        return ".".join(quote(part) for part in parts if part)
     try:
-        return model.sql_path.read_text("utf-8-sig")
+        parsed = sqlglot.to_table(named)
+    except (sqlglot.errors.SqlglotError, ValueError):
+        parsed = None
+    if not isinstance(parsed, sqlglot.exp.Table) or not parsed.name:
+        raise Misconfigured(f"{source}: {named!r} is no name of a table.", 'Write it as "schema.table".')
+    return ".".join(quote(part.name) for part in parsed.parts)
+
+
+def _text(path: Path, source: str) -> str:
+    try:
+        return path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise Misconfigured(
-            f"There is no {source}.", f"Create {model.sql_path}, or correct `sql` in the model's defs.yaml."
+            f"There is no {source}.", f"Create {path}, or correct `sql` in the model's defs.yaml."
         ) from None
     except UnicodeDecodeError as error:
         raise Misconfigured(f"{source} is not UTF-8 text: {error}.", "Save it as UTF-8.") from error
 
 
 def _run_one(
-    model: ModelSpec,
-    warehouse: Warehouse,
-    storage: Path,
-    run_id: str,
-    partition: Partition | None,
-    sql: str,
-    source: str,
-    cursor: str | None,
+    model: ModelSpec, rows: _Rows, storage: Path, run_id: str, partition: Partition | None, cursor: str | None
 ) -> ModelVersion:
     key = partition.key if partition else ""
-    parameters: dict[str, str | None] = {}
-    if partition:
-        parameters |= {"partition_start": partition.start, "partition_end": partition.end}
-    if model.cursor:
-        parameters["cursor"] = cursor
     started = time.time()
     name = version_name(started, run_id)
     with drafted(storage, model.name, key, name) as draft:
-        result = warehouse.query_to_parquet(sql, parameters, draft, source)
+        result, sql = rows.write(partition, draft, cursor)
         returned = [column for column, _ in result.columns]
         if missing := [column for column in model.primary_key if column not in returned]:
             raise Misconfigured(
-                f"The query in {source} does not return the primary key column "
-                f"{', '.join(repr(column) for column in missing)}.",
+                f"{f'The query in {rows.source}' if model.sql_path else rows.source} does not return the primary key "
+                f"column {', '.join(repr(column) for column in missing)}.",
                 f"It returns: {', '.join(returned)}. Add it, or correct `primary_key` in the model's defs.yaml.",
             )
         if model.cursor and model.cursor.column not in returned:
             raise Misconfigured(
-                f"The query in {source} does not return the cursor column {model.cursor.column!r}.",
+                f"The query in {rows.source} does not return the cursor column {model.cursor.column!r}.",
                 f"It returns: {', '.join(returned)}. Add it, or correct `cursor` in the model's defs.yaml.",
             )
         version = ModelVersion(

@@ -6,12 +6,15 @@ import time
 from collections.abc import Sequence
 
 from integrations_dagster.ledger.leases import Lease
+from integrations_dagster.planner.log import RUN
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.cursors import after_run, leave_hint
 from integrations_dagster.sync.guards import with_volume
+from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
+from integrations_dagster.sync.runs import log_run
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -47,6 +50,9 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         )
     report = read_report(home, plan.run_id)
     if report is not None:
+        # A kill may have come between the two files of the run's account.
+        if not (home.log_folder(plan.run_id) / RUN).exists():
+            log_run(sync, home, plan, report, ctx.ledger.now())
         # The lease may be another run's by now, and with it the plans of this home.
         drop_plan(home, plan.run_id)
     else:
@@ -54,7 +60,8 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         ctx.ledger.heartbeat(lease)
         # Every write op has ended, so a batch that is still open belongs to an attempt that died.
         wait_for_open_batches(sync, ctx, key, quietly=False)
-        fold_into(ctx, HeldState(lease, home), spacing=spacing_of(sync))
+        keep_payloads(sync, home)
+        fold_into(ctx, HeldState(lease, home, sync.keep_values), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
         # Before the report is there, so that a kill in between does it once more.
         moved = with_volume(after_run(sync, home, plan, ctx.ledger.now()), plan)
@@ -62,6 +69,7 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
             swap(ctx, HeldState(lease, home), moved)
             leave_hint(sync, ctx.storage, moved)
         write_report(home, plan.run_id, report)
+        log_run(sync, home, plan, report, ctx.ledger.now())
         ctx.ledger.check(lease)
         drop_plans(home)
     ctx.ledger.release(lease)

@@ -71,6 +71,7 @@ def make_report(
                 ELSE any_value(reason) END, count(*) AS n FROM troubled WHERE status = 'rejected'
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 10"""
         ).fetchall()
+        amended = bool(scalar(connection, "SELECT count(*) FROM repeated"))
         sent = [json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]
     # A batch that was given up because its writer died has told no traffic.
     traffic = Traffic.total([*filter(None, sent), *superseded])
@@ -96,6 +97,7 @@ def make_report(
         notes=plan.notes,
         candidates=candidates,
         rejected_share=share,
+        amended=amended,
     )
 
 
@@ -243,6 +245,7 @@ def write_report(home: Home, run_id: str, report: RunReport) -> None:
         "notes": report.notes,
         "candidates": report.candidates,
         "rejected_share": report.rejected_share,
+        "amended": report.amended,
     }
     path = home.log_folder(run_id) / REPORT
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -269,4 +272,5 @@ def read_report(home: Home, run_id: str) -> RunReport | None:
         notes=tuple(data["notes"]),
         candidates=data["candidates"],
         rejected_share=data["rejected_share"],
+        amended=data["amended"],
     )

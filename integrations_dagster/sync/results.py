@@ -108,6 +108,7 @@ class Plan:
         cursor: Of a model with a cursor.
         warnings: Numbers that are far from the usual, a sentence each.
         usual: Whether the run's numbers count for what is usual.
+        started: When the run took the sync, seconds since the epoch.
     """
 
     run_id: str
@@ -121,10 +122,11 @@ class Plan:
     cursor: CursorRange | None = None
     warnings: tuple[str, ...] = ()
     usual: bool = False
+    started: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            **{k: getattr(self, k) for k in ("run_id", "account", "fence", "seconds")},
+            **{k: getattr(self, k) for k in ("run_id", "account", "fence", "seconds", "started")},
             "counts": self.counts.as_dict(),
             "shards": [s.as_dict() for s in self.shards],
             "versions": [v.as_dict() for v in self.versions],
@@ -148,6 +150,7 @@ class Plan:
             warnings=tuple(data["warnings"]),
             usual=data["usual"],
             cursor=CursorRange(**data["cursor"]) if data.get("cursor") else None,
+            started=data["started"],
         )
 
 
@@ -211,6 +214,7 @@ class RunReport:
         candidates: Rows that the write ops were given.
         rejected_share: Rejected rows as a share (0 to 1) of the candidates that were new or had changed: rows that were
             rejected before and are only tried again do not count, so that a quiet run is not all failure.
+        amended: Whether a row was answered several times, so that not every answer in the log is a row's outcome.
     """
 
     counts: Counts
@@ -224,3 +228,4 @@ class RunReport:
     notes: tuple[str, ...] = ()
     candidates: int = 0
     rejected_share: float = 0.0
+    amended: bool = False

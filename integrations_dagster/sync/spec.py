@@ -30,6 +30,15 @@ class WarehouseSpec:
     kind: str
     path: Path
 
+    @property
+    def dialect(self) -> str:
+        """The SQL that expressions over its models are written in; DuckDB's where there is no warehouse."""
+        return self.kind or "duckdb"
+
+
+NO_WAREHOUSE = WarehouseSpec("", "", Path())
+"""Of a model whose rows come from an asset, in a project without a warehouse."""
+
 
 @dataclass(frozen=True, slots=True)
 class CursorSpec:
@@ -47,27 +56,42 @@ class CursorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A query and its primary key.
+    """Where rows come from, and their primary key. Either `sql_path`, or `table`, or `asset`, or these two together.
 
     Attributes:
         name: Name of the model, and of its asset.
-        sql_path: Absolute path of the SQL file.
+        sql_path: Absolute path of the SQL file, or None.
         primary_key: Columns of the primary key, at least one.
         warehouse: Where it runs.
         partitioned: Whether the SQL takes `$partition_start` and `$partition_end`.
         sensitive: Columns that a sync marks as sensitive: no preview shows their values.
         cursor: How it is queried in part; None: whole.
         readers: (sync, target) of each sync that delivers it.
+        table: Table of the warehouse whose rows they are, as "schema.table", or "".
+        asset: Key of the upstream asset that yields the rows, or a table with them, as "raw/customers", or "".
+        read: How an asset is read: "value" as its IO manager loads it, "table" by the name of its table, "auto".
+        window: Column of a table by which its partitions are told apart, or "".
     """
 
     name: str
-    sql_path: Path
+    sql_path: Path | None
     primary_key: tuple[str, ...]
     warehouse: WarehouseSpec
     partitioned: bool = False
     sensitive: frozenset[str] = frozenset()
     cursor: CursorSpec | None = None
     readers: tuple[tuple[str, str], ...] = ()
+    table: str = ""
+    asset: str = ""
+    read: Literal["auto", "value", "table"] = "auto"
+    window: str = ""
+
+    @property
+    def origin(self) -> str:
+        """What the rows come from, for messages: "customers.sql", "table raw.customers", "asset raw/customers"."""
+        if self.sql_path is not None:
+            return self.sql_path.name
+        return f"table {self.table}" if self.table else f"asset {self.asset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +298,8 @@ class SyncSpec:
         guards: Limits of a run's numbers, or None.
         owner: Whether it may write what another sync writes too.
         dedupe_window: append: seconds for which the key of a delivered row is remembered at least; None: for good.
+        log_days: Days for which the sync log is kept.
+        keep_values: Whether the last acknowledged payload of each record is kept, sensitive fields excepted.
         source: "path:line" of the YAML, for messages.
     """
 
@@ -300,6 +326,8 @@ class SyncSpec:
     dedupe_window: float | None = None
     guards: GuardsSpec | None = None
     owner: bool = False
+    log_days: float = 90.0
+    keep_values: bool = False
     source: str = ""
 
     @property

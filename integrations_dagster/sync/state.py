@@ -27,10 +27,11 @@ def spacing_of(sync: SyncSpec) -> Spacing:
 
 @dataclass(frozen=True, slots=True)
 class HeldState:
-    """A sync's state under the run's lease."""
+    """A sync's state under the run's lease, and whether it keeps the payloads of records."""
 
     lease: Lease
     home: Home
+    keep_values: bool = False
 
 
 def wait_for_open_batches(sync: SyncSpec, ctx: RunContext, key: str, *, quietly: bool) -> None:
@@ -80,6 +81,7 @@ def fold_into(
         mapping_digest=mapping_digest,
         spacing=spacing or Spacing(),
         mode=mode,
+        keep_values=held.keep_values,
     )
     if folded.changed:
         swap(ctx, held, folded.manifest)

@@ -19,6 +19,8 @@ import duckdb
 
 from integrations_dagster.delivery import request_log
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
+from integrations_dagster.planner.kept import kept_payloads
+from integrations_dagster.planner.log import SETTLED, run_folders
 from integrations_dagster.planner.state import Home, Manifest, connect, slug
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
@@ -85,8 +87,9 @@ class Settled:
     """The row got an outcome.
 
     Attributes:
-        at: When the batch was closed; for an invalid row about when its run was recorded. Seconds since the epoch.
-        shard: None for a row that was invalid.
+        at: When the batch was closed; of an outcome without a request, when its run was recorded. Seconds since the
+            epoch.
+        shard: None for an outcome without a request.
         outcome: A `Status`.
         late: Whether the answer came after the batch had been given up.
         batch: Idempotency key of the batch, or "".
@@ -150,12 +153,14 @@ class Known:
 
     Attributes:
         acknowledged: Whether its content is known; otherwise an answer is missing, and it is sent again.
+        values: What was acknowledged last, as JSON; "" where that is not kept.
     """
 
     match: str
     partition: str
     destination_id: str | None
     acknowledged: bool
+    values: str = ""
 
 
 Event: TypeAlias = Changed | Requested | Settled | Awaited | Held | Known
@@ -196,8 +201,8 @@ def _read(home: Home, ctx: RunContext, state: str, key: str) -> list[Event]:
     with tempfile.TemporaryDirectory(prefix="integrations-trace-") as scratch, connect(Path(scratch)) as connection:
         manifest = home.manifest()
         home.attach(connection, manifest)
-        events: list[Event] = [*_logged(connection, home, key), *_invalid(connection, home, key)]
-        now: list[Event] = [*_held(connection, key), *_known(connection, key)]
+        events: list[Event] = [*_logged(connection, home, key), *_settled(connection, home, key)]
+        now: list[Event] = [*_held(connection, key), *_known(connection, home, manifest, key)]
     events += _in_ledger(waiting, manifest, key)
     events += _requests(home, key, events)
     # To the millisecond, as requests are logged: within one, what comes first by its nature does.
@@ -209,19 +214,19 @@ def _read(home: Home, ctx: RunContext, state: str, key: str) -> list[Event]:
 
 
 def _logged(connection: duckdb.DuckDBPyConnection, home: Home, key: str) -> Iterator[Event]:
-    files = _files(home, "*/rows-*.parquet")
+    folders = list(run_folders(home))
+    files = [str(path) for folder in folders for path in folder.files("rows")]
     if not files:
         return
-    # A fold that was repeated after a kill may have left a batch in two files.
     rows = connection.execute(
         """SELECT number, run_id, shard, closed, late, match, partition, change, action, outcome, destination_id,
             coalesce(code, ''), coalesce(reason, ''), coalesce(request_id, ''), reference
-        FROM read_parquet($files, union_by_name = true) WHERE key = $key
-        QUALIFY row_number() OVER (PARTITION BY number ORDER BY ordinal) = 1 ORDER BY number""",
+        FROM read_parquet($files, union_by_name = true) WHERE key = $key ORDER BY number""",
         {"files": files, "key": key},
     ).fetchall()
-    runs = sorted({row[1] for row in rows})
-    opened = _opened(connection, [file for run in runs for file in _files(home, f"{slug(run)}/batches-*.parquet")])
+    runs = {slug(row[1]) for row in rows}
+    batches = [str(path) for folder in folders if folder.folder.name in runs for path in folder.files("batches")]
+    opened = _opened(connection, batches)
     for number, run, shard, closed, late, match, partition, change, action, outcome, *rest in rows:
         id_, code, reason, request, batch = rest
         if not late:
@@ -238,22 +243,18 @@ def _opened(connection: duckdb.DuckDBPyConnection, files: list[str]) -> dict[int
     return {number: (at, size) for number, at, size in connection.execute(query, {"files": files}).fetchall()}
 
 
-def _invalid(connection: duckdb.DuckDBPyConnection, home: Home, key: str) -> Iterator[Event]:
-    files = _files(home, "*/invalid.parquet")
+def _settled(connection: duckdb.DuckDBPyConnection, home: Home, key: str) -> Iterator[Event]:
+    """Outcomes without a request: of rows that are invalid, or waited for another one in vain."""
+    files = sorted(map(str, (home.folder / "log").glob(f"*/{SETTLED}")))
     if not files:
         return
     rows = connection.execute(
-        """SELECT run_id, coalesce(code, ''), coalesce(reason, ''), log_file
-        FROM read_parquet($files, union_by_name = true, filename = 'log_file') WHERE key = $key""",
+        """SELECT closed, run_id, status, coalesce(code, ''), coalesce(reason, '')
+        FROM read_parquet($files, union_by_name = true) WHERE key = $key""",
         {"files": files, "key": key},
     ).fetchall()
-    for run, code, reason, file in rows:
-        yield Settled(Path(file).stat().st_mtime, run, None, Status.INVALID.value, code, reason, None, "", False, "")
-
-
-def _files(home: Home, pattern: str) -> list[str]:
-    """Files of the sync log."""
-    return sorted(map(str, (home.folder / "log").glob(pattern)))
+    for closed, run, outcome, code, reason in rows:
+        yield Settled(closed, run, None, outcome, code, reason, None, "", False, "")
 
 
 # The ledger
@@ -350,13 +351,15 @@ def _held(connection: duckdb.DuckDBPyConnection, key: str) -> list[Held]:
     ]
 
 
-def _known(connection: duckdb.DuckDBPyConnection, key: str) -> list[Known]:
+def _known(connection: duckdb.DuckDBPyConnection, home: Home, manifest: Manifest, key: str) -> list[Known]:
+    kept = kept_payloads(connection, home, manifest, [key]).get(key, {})
     rows = connection.execute(
         """SELECT match, partition, destination_id, payload_digest IS NOT NULL FROM snapshot
         WHERE key = $key ORDER BY number""",
         {"key": key},
     ).fetchall()
-    return [Known(*row) for row in rows]
+    values = {match: json.dumps(payload, ensure_ascii=False) for match, payload in kept.items()}
+    return [Known(match, partition, id_, known, values.get(match, "")) for match, partition, id_, known in rows]
 
 
 def held_partitions(sync: SyncSpec, ctx: RunContext, keys: Iterable[str] = ()) -> list[str]:

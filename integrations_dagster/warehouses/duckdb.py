@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -60,23 +60,12 @@ class DuckDBWarehouse:
         started = time.monotonic()
         query = _one_select(self._connection, sql, parameters, source)
         try:
-            # On the first line, so that the line numbers in DuckDB's messages are those of the file.
-            described = self._connection.execute(f"DESCRIBE {query}", _bound(parameters)).fetchall()
-            columns = tuple((str(name), str(kind)) for name, kind, *_ in described)
-            _check_columns(columns, source)
-            chosen = ", ".join(_stored(name, kind) for name, kind in columns)
-            target = str(folder / "part-0.parquet").replace("'", "''")
-            written = self._connection.execute(
-                f"COPY (SELECT {chosen} FROM ({query}\n)) TO '{target}' "  # noqa: S608 (identifiers are quoted)
-                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})",
-                _bound(parameters),
-            ).fetchone()
+            rows, columns = copy_to_parquet(self._connection, query, _bound(parameters), folder, source)
         except duckdb.Error as error:
             raise Misconfigured(
                 f"The query in {source} failed. {error}\n", "Correct the SQL, and materialize the model again."
             ) from error
-        assert written is not None
-        return QueryResult(int(written[0]), columns, time.monotonic() - started)
+        return QueryResult(rows, columns, time.monotonic() - started)
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +74,37 @@ class DuckDBWarehouse:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._connection.close()
+
+
+def copy_to_parquet(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    parameters: dict[str, str | None] | None,
+    folder: Path,
+    source: str,
+) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Write the result of a SELECT to `part-0.parquet` in `folder`.
+
+    Returns:
+        Rows, and (name, DuckDB's type) of the columns in order.
+
+    Raises:
+        duckdb.Error: The query fails.
+        Misconfigured: Two columns have one name.
+    """
+    # On the first line, so that the line numbers in DuckDB's messages are those of the file.
+    described = connection.execute(f"DESCRIBE {query}", parameters).fetchall()
+    columns = tuple((str(name), str(kind)) for name, kind, *_ in described)
+    check_columns([name for name, _ in columns], source)
+    chosen = ", ".join(_stored(name, kind) for name, kind in columns)
+    target = str(folder / "part-0.parquet").replace("'", "''")
+    written = connection.execute(
+        f"COPY (SELECT {chosen} FROM ({query}\n)) TO '{target}' "  # noqa: S608 (identifiers are quoted)
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})",
+        parameters,
+    ).fetchone()
+    assert written is not None
+    return int(written[0]), columns
 
 
 def _open(name: str, path: Path, scratch: Path, patience: float) -> duckdb.DuckDBPyConnection:
@@ -162,12 +182,13 @@ def _bound(parameters: Mapping[str, str | None]) -> dict[str, str | None] | None
     return dict(parameters) or None
 
 
-def _check_columns(columns: tuple[tuple[str, str], ...], source: str) -> None:
+def check_columns(names: Sequence[str], source: str) -> None:
+    """Refuse two columns of one name."""
     seen: dict[str, str] = {}
-    for name, _ in columns:
+    for name in names:
         if name.lower() in seen:
             raise Misconfigured(
-                f"The query in {source} returns two columns named {seen[name.lower()]!r} and {name!r}.",
+                f"{source} returns two columns named {seen[name.lower()]!r} and {name!r}.",
                 "Names are compared without regard to case: give one of them another name with AS.",
             )
         seen[name.lower()] = name

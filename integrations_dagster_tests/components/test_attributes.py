@@ -101,7 +101,6 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Sync", "alerts: {pagerduty: x}", "alerts.pagerduty is not built yet. Built: slack."),
         ("Sync", "planner: warehouse", "planner is not built yet."),
         ("Sync", "home: warehouse", "home is not built yet."),
-        ("Sync", "asset: x", "asset is not built yet. Name a model."),
         ("Sync", "nulls: send", "nulls is wrong: input should be 'omit', 'clear' or 'default'"),
         ("Sync", "in_doubt: skip", "in_doubt is wrong: input should be 'hold', 'verify' or 'resend'"),
         ("Sync", "sensitive: [a]", "sensitive is not built yet. Mark the field: {column: NAME, sensitive: true}."),
@@ -213,8 +212,8 @@ def test_several_mistakes_are_all_named() -> None:
 
 def test_what_is_missing_is_named() -> None:
     message = wrong("Sync", "name: s1\n")
-    # Whether fields are missing depends on the mode.
-    assert [f"{key} is missing" in message for key in ("model", "destination", "object", "mode")] == [True] * 4
+    # Whether fields or a model are missing depends on other keys.
+    assert [f"{key} is missing" in message for key in ("destination", "object", "mode")] == [True] * 3
 
 
 @pytest.mark.parametrize("secret", ["pat-na1-very-secret", '"{{ env.A_TOKEN }}"'])

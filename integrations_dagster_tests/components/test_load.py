@@ -13,7 +13,7 @@ from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.destination import QuotaKeys, RequestLogKeys, RetryKeys, Target
 from integrations_dagster.components.field_mapping import FieldMapping
 from integrations_dagster.components.load import load_definitions, load_project, load_specs
-from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected
+from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected, SyncLogKeys
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster_tests.components.project import DESTINATION, FOLDERS, MODEL, SYNC, WAREHOUSE, ProjectFolder
 
@@ -252,7 +252,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
         "defs.yaml",
         ["defs.yaml:2", "atributes", 'Did you mean "attributes"?'],
     ),
-    "nothing": ("type: integrations_dagster.Model\n", "defs.yaml", ["defs.yaml:1", "model: sql is missing"]),
+    "nothing": ("type: integrations_dagster.Model\n", "defs.yaml", ["defs.yaml:1", "model: primary_key is missing"]),
     "empty": ("", "defs.yaml", ["defs.yaml", "No components"]),
     "key": (MODEL.replace("sql:", "sq:"), "defs.yaml", ["defs.yaml:3", 'Did you mean "sql"?']),
     "sql": (
@@ -488,6 +488,7 @@ def test_the_documentation_names_every_key() -> None:
         FieldMapping,
         BatchKeys,
         Rejected,
+        SyncLogKeys,
         FailWhen,
         Alerts,
         AlertWhen,

@@ -23,7 +23,7 @@ from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint, state_folder
 from integrations_dagster_tests.kills.insert_victim import sync_of
 from integrations_dagster_tests.sync.flows import COLUMNS, JOB, KEYED, PLAIN, VERIFIED, Kind, Place
-from integrations_dagster_tests.sync.harness import Bench
+from integrations_dagster_tests.sync.harness import Bench, check_runs
 
 PROJECT = Path(__file__).parents[2]
 SEED = 20261121
@@ -126,6 +126,7 @@ def killed_again_and_again(scene: Scene, seed: int) -> list[str]:
         f"{len(doubled)} made twice, {len(lost)} lost, {len(doubtful)} in doubt, of which "
         f"{len(doubtful & set(made))} are there"
     )
+    assert check_runs(scene.folder, scene.place.name) > KILLS / 2, lines
     assert not doubled, lines
     assert not lost, lines
     assert doubtful <= flying, lines

@@ -11,6 +11,7 @@ import pytest
 
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster_tests.kills.victim import Kill, Scene
+from integrations_dagster_tests.sync.harness import check_runs
 
 ROWS = 50_000
 BATCHES = 500
@@ -122,6 +123,7 @@ def test_a_killed_run_loses_nothing_and_repeats_only_what_was_in_flight(scene: S
     quiet = scene.shop.client.stats()["rows"]
     scene.run()
     assert scene.shop.client.stats()["rows"] == quiet, "a run with no change sends nothing"
+    assert check_runs(scene.shop.storage, "crm_contacts") > len(chosen)
 
 
 def kill_at(scene: Scene, moment: Callable[[Scene], Callable[[], bool]]) -> Kill:

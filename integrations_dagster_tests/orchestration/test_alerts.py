@@ -130,6 +130,7 @@ def test_a_model_that_fails_is_told_for_its_syncs(shop: Shop, instance: DagsterI
     alerts = Alerts(shop.definitions(sync), instance)
     alerts.tick()
     shop.load_customers({1: "Ada"})
+    assert sync.model.sql_path is not None
     sync.model.sql_path.write_text("SELECT id, <nothing> FROM customers", "utf-8")
     assert not run(shop, instance, sync).success
     alerts.tick()

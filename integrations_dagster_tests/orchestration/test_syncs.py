@@ -182,6 +182,7 @@ def test_a_missing_variable_is_one_clear_message(shop: Shop, instance: DagsterIn
 def test_broken_sql_is_one_clear_message(shop: Shop, instance: DagsterInstance) -> None:
     shop.load_customers({1: "Ada"})
     sync = shop.hook()
+    assert sync.model.sql_path is not None
     sync.model.sql_path.write_text("SELECT id, nme FROM customers", "utf-8")
     text = failure(run(shop, instance, sync), "customers")
     assert "customers.sql" in text

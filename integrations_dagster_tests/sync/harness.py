@@ -24,10 +24,12 @@ from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.log import select
 from integrations_dagster.sync.plan import PlanOptions, plan
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, Progress, RunReport, Shard, WriteSummary
+from integrations_dagster.sync.runs import run_numbers
 from integrations_dagster.sync.spec import (
     DestinationSpec,
     FieldSpec,
@@ -155,7 +157,9 @@ class Bench:
         """Query, plan, write, record."""
         ctx = ctx or self.context()
         made = self.plan(sync, ctx, partitions, options)
-        return record(sync, ctx, made, self.write(sync, ctx, made.shards))
+        report = record(sync, ctx, made, self.write(sync, ctx, made.shards))
+        check_log(self.folder, sync.name, made, report)
+        return report
 
     def account(self, sync: SyncSpec) -> str:
         """What the sync's state is keyed by beside its name."""
@@ -182,6 +186,46 @@ class Bench:
             record["properties"]["email"]: record["properties"].get("firstname")
             for record in self.client.records("contacts")
         }
+
+
+def check_log(storage: Path, sync: str, made: Plan, report: RunReport) -> None:
+    """What must hold in every run: the sync log has the counts of the run's metadata."""
+    asked = {"run": made.run_id}
+    (row,) = select(
+        storage, "SELECT * EXCLUDE (started, ended) FROM sync_runs WHERE run_id = $run", asked, sync=sync
+    ).to_pylist()
+    numbers = run_numbers(made, report)
+    assert {name: row[name] for name in numbers} == numbers
+    assert row["outcome"] == ("failed" if report.failures else "succeeded")
+    check_runs(storage, sync, made.run_id)
+
+
+def check_runs(storage: Path, sync: str, run_id: str | None = None) -> int:
+    """The rows of the sync log are, by outcome, those that each run (or one) says; returns how many runs there are."""
+    only = "WHERE run_id = $run" if run_id is not None else ""
+    asked = {"run": run_id} if run_id is not None else {}
+    counted = f"SELECT run_id, outcome, late, count(*) AS n FROM sync_log {only} GROUP BY ALL"
+    logged: dict[str, dict[str, int]] = {}
+    for entry in select(storage, counted, asked, sync=sync).to_pylist():
+        if not entry["late"]:
+            logged.setdefault(entry["run_id"], {})[entry["outcome"]] = entry["n"]
+    runs = select(storage, f"SELECT * EXCLUDE (started, ended) FROM sync_runs {only}", asked, sync=sync).to_pylist()
+    for row in runs:
+        found = logged.pop(row["run_id"], {})
+        # Rows that were never sent are in no log, and unchanged ones only where the destination said so.
+        assert found.pop("unsent", 0) <= row["unsent"], row
+        assert found.pop("unchanged", 0) <= row["unchanged"], row
+        assert found == {name: row[name] for name in LOGGED if row[name]}, row
+        outcomes = sum(row[name] for name in ("created", "updated", "deleted", "rejected", "in_doubt", "unsent"))
+        assert outcomes <= row["candidates"], row
+        parts = ("added", "changed", "unchanged", "invalid", "held", "excluded")
+        assert row["queried"] == sum(row[name] for name in parts), row
+    assert not logged, "runs that are in the log and not among the runs"
+    return len(runs)
+
+
+LOGGED = ("created", "updated", "deleted", "rejected", "invalid", "in_doubt")
+"""Outcomes that the sync log has a row of each for."""
 
 
 def is_alive(holder: Holder) -> bool:

@@ -105,6 +105,7 @@ def test_a_failed_query_keeps_the_version_before(model: ModelSpec, tmp_path: Pat
 
 
 def test_a_missing_file_and_a_file_in_another_encoding(model: ModelSpec, tmp_path: Path) -> None:
+    assert model.sql_path is not None
     model.sql_path.write_bytes("SELECT 1 AS id, 'ü' AS name".encode("latin-1"))
     with pytest.raises(Misconfigured, match="UTF-8"):
         run_query(model, tmp_path, "run")

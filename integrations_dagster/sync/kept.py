@@ -1,0 +1,59 @@
+"""What `keep_values` keeps: the payloads of the rows that a run has mapped, for the fold to take those acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.destinations.values import canonical_text
+from integrations_dagster.planner.kept import PAYLOADS
+from integrations_dagster.planner.state import Home
+from integrations_dagster.sync.mapping import Mapper
+from integrations_dagster.sync.spec import SyncSpec
+
+ROWS = 10_000
+"""Rows that are mapped at a time."""
+
+
+def keep_payloads(sync: SyncSpec, home: Home) -> None:
+    """Write the payloads of all rows in the plan folders of a home, which the caller is about to fold.
+
+    They are mapped once more, from the shard files, so that nothing is lost with a write step that was killed. What a
+    changed mapping makes of them now has another digest, and is not taken.
+    """
+    if not sync.keep_values:
+        return
+    # A plan that was killed has left no plan.json, and files that may be incomplete: nothing of it was sent.
+    for plan in (home.folder / "plans").glob("*/plan.json"):
+        for shard in sorted(plan.parent.glob("shard-*.parquet")):
+            target = shard.with_name(shard.name.replace("shard-", "values-"))
+            if not target.exists():
+                _keep(sync, shard, target)
+
+
+def _keep(sync: SyncSpec, shard: Path, target: Path) -> None:
+    mapper = Mapper(sync, KINDS[sync.destination.kind](), None)
+    draft = target.with_name(f".{target.name}")
+    with pq.ParquetFile(shard) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
+        if not {f"c:{source}" for source in sync.sources} <= set(file.schema_arrow.names):
+            return  # the sync uses other columns now
+        for rows in file.iter_batches(ROWS):
+            kept = [mapped.row for mapped in mapper.map(rows) if mapped.row.payload_digest]
+            columns = [
+                pa.array([row.key for row in kept], pa.string()),
+                pa.array([row.payload_digest for row in kept], pa.string()),
+                pa.array([_text(sync, row.payload, row.encoded) for row in kept], pa.string()),
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=PAYLOADS))
+    draft.replace(target)
+
+
+def _text(sync: SyncSpec, payload: Mapping[str, Any], encoded: bytes) -> str:
+    if not sync.sensitive:
+        return encoded.decode()
+    return canonical_text({name: value for name, value in payload.items() if name not in sync.sensitive})
