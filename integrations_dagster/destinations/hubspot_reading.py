@@ -20,7 +20,7 @@ from integrations_dagster.destinations.reading import FieldType, Page, Reference
 PAGE = 100
 """Records of a page: what the lists of objects allow at the most, and the default of owners (OpenAPI files)."""
 SENSITIVE = ("sensitive", "highly_sensitive")
-"""Data sensitivities whose properties HubSpot leaves out unless they are asked for (OpenAPI file, `dataSensitivity`)."""
+"""What `dataSensitivity` must say for HubSpot to list such properties (its OpenAPI file)."""
 
 OWNER_COLUMNS = ("id", "email", "userId", "firstName", "lastName", "type")
 _LOWER = {"email": "trim_lower", "domain": "trim_lower"}

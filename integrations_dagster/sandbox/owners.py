@@ -1,4 +1,4 @@
-"""The owners of the sandbox's HubSpot: the users who can own records. Seeded by the control API; HubSpot's only reads."""
+"""The owners of the sandbox's HubSpot: the users who can own records. Only the control API makes them."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_owners_are_read_page_by_page() -> None:
 
 
 def test_companies_are_listed_with_the_columns_that_are_wanted() -> None:
-    record = {"id": "5", "properties": {"domain": "a.example", "createdate": "x"}}
+    record: dict[str, Any] = {"id": "5", "properties": {"domain": "a.example", "createdate": "x"}}
     record |= {"createdAt": "2026-08-01T12:00:00Z", "updatedAt": "2026-08-01T12:00:00Z", "archived": False}
     page, asked = _ask(HUBSPOT.read("companies", ("domain", "id", "name"), "40"), answer(200, {"results": [record]}))
     assert asked == [("/crm/v3/objects/companies", {"limit": "100", "after": "40", "properties": "domain,name"})]

@@ -12,7 +12,8 @@ from integrations_dagster_tests.sandbox.test_contract import SPECS, Contract
 def test_owners_come_in_pages_and_deactivated_ones_apart(api: Api, sandbox: SandboxClient) -> None:
     ids = [sandbox.define_owner(f"o{n}@example.com", f"Owner {n}") for n in range(5)]
     gone = sandbox.define_owner("gone@example.com", archived=True)
-    seen, after = [], "0"
+    seen: list[str] = []
+    after: str | None = "0"
     for _ in range(3):
         page = api.call("GET", f"/crm/v3/owners?limit=2&after={after}").json()
         seen += [owner["id"] for owner in page["results"]]
