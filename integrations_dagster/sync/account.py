@@ -209,7 +209,7 @@ class Conversation:
 
     Args:
         account: See `account_of`.
-        retry: How long each request is tried.
+        retry: How long each request is tried; default: as the destination's settings say.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Conversation:
         """Requests so far, repeats included."""
         self._ctx = ctx
         self._connected = connected
-        self._retry = retry or RetrySettings()
+        self._retry = retry or RetrySettings(spec.attempts, spec.backoff, spec.backoff_cap)
         use = _use(spec, ctx, connected, account)
         self._gate = AccountGate(ctx.ledger, use, connected.destination, ctx.stop, Concurrency(1))
         self._session = HttpSession(connected.account)

@@ -12,6 +12,7 @@ from integrations_dagster.sync.cursors import after_run, leave_hint
 from integrations_dagster.sync.guards import with_volume
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
+from integrations_dagster.sync.schema import forget_description, take_sight
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -56,6 +57,9 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         wait_for_open_batches(sync, ctx, key, quietly=False)
         fold_into(ctx, HeldState(lease, home), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
+        take_sight(home, plan.run_id)
+        if any(part.stopped for part in parts):
+            forget_description(ctx, plan.account.removesuffix(f"/{sync.object}"), sync.object)
         # Before the report is there, so that a kill in between does it once more.
         moved = with_volume(after_run(sync, home, plan, ctx.ledger.now()), plan)
         if moved != home.manifest():

@@ -1,7 +1,7 @@
 """Reference data of a destination: read page by page, and kept as an immutable version that plans join with.
 
-A version is read anew when it is older than what a lookup allows, when it lacks a column that a lookup needs, when there
-is none, and by hand. Who reads, holds a lock: another plan waits for its end, and takes what it read.
+A version is read anew when it is older than what a lookup allows, when it lacks a column that a lookup needs, when
+there is none, and by hand. Who reads, holds a lock: another plan waits for its end, and takes what it read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from integrations_dagster.delivery.engine import Stopped, refusal
+from integrations_dagster.delivery.engine import refusal
+from integrations_dagster.delivery.permits import Stopped
 from integrations_dagster.destinations.base import Flow
 from integrations_dagster.destinations.errors import DestinationError, Unavailable
 from integrations_dagster.destinations.reading import Page
