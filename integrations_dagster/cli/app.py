@@ -40,6 +40,7 @@ ResyncKeysOption = Annotated[
     list[str] | None, typer.Option(help="Deliver the rows with these primary keys anew, separated by commas.")
 ]
 FormatOption = Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="How rows are printed.")]
+TargetOption = Annotated[str, typer.Option(help="Which of its accounts.", show_default="INTEGRATIONS_TARGET")]
 HERE = Path()
 
 
@@ -250,9 +251,57 @@ def sql(
 
 
 @app.command()
+def fields(
+    destination: str,
+    object_: Annotated[str, typer.Argument(metavar="OBJECT", help="An object there, as contacts.")],
+    target: TargetOption = "",
+    writable: Annotated[bool, typer.Option("--writable", help="Only those that a sync may write.")] = False,
+    project: ProjectOption = HERE,
+) -> None:
+    """List the fields of OBJECT at DESTINATION: names, types, what may be written. They are read now."""
+    from integrations_dagster.cli import fields as reading
+    from integrations_dagster.cli import show
+    from integrations_dagster.components.names import target_in_force
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.destination(destination).spec(target or target_in_force())
+    found = reading.read_fields(spec, storage, object_, show.err())
+    reading.print_fields(show.out(), spec, object_, found, writable=writable)
+
+
+@app.command()
+def suggest(
+    sync: Annotated[str, typer.Argument(help="A sync whose unused columns are to be mapped.")] = "",
+    model: Annotated[str, typer.Option(help="Without SYNC: the model to map.")] = "",
+    destination: Annotated[str, typer.Option(help="Without SYNC: where to.")] = "",
+    object_: Annotated[str, typer.Option("--object", help="Without SYNC: what the rows become there.")] = "",
+    project: ProjectOption = HERE,
+) -> None:
+    """Propose fields for SYNC, or for a model and an object that no sync maps yet, as YAML to paste."""
+    from integrations_dagster.cli import fields as reading
+    from integrations_dagster.cli import show
+    from integrations_dagster.components.names import target_in_force
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    if bool(sync) == bool(model or destination or object_) or (not sync and not (model and destination and object_)):
+        raise IntegrationsError(
+            "Either a sync is needed, or all of --model, --destination and --object.",
+            "For one that is not written yet: integrations suggest --model M --destination D --object O.",
+        )
+    if sync:
+        text = reading.suggest_for_sync(loaded.sync(sync), storage, show.err())
+    else:
+        spec = loaded.destination(destination).spec(target_in_force())
+        text = reading.suggest_for_model(loaded.model(model), spec, object_, storage, show.err())
+    show.out().print(text, markup=False, end="", soft_wrap=True)
+
+
+@app.command()
 def auth(
     destination: str,
-    target: Annotated[str, typer.Option(help="Which of its accounts.", show_default="INTEGRATIONS_TARGET")] = "",
+    target: TargetOption = "",
     # Not any port by default: vendors want to know the whole redirect address beforehand.
     port: Annotated[int, typer.Option(help="Port of 127.0.0.1 for the redirect address; 0: any.")] = 8914,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the browser.")] = 300,

@@ -170,10 +170,18 @@ class Destination(YamlComponent):
         default_factory=RequestLogKeys, description="What is kept of requests and answers."
     )
 
+    fields_cache: Duration = Field(
+        default=0.0,
+        description="How long what the destination says of an object's fields is used before a run that has something "
+        'to send asks anew, as "1h"; default: each such run asks once.',
+    )
+
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
         return dg.ComponentTypeSpec(
-            description="An API that syncs deliver to, and its accounts.", tags=["integrations", "destination"]
+            description="An API that syncs deliver to, its accounts, and the reference data that syncs look up there.",
+            tags=["integrations", "destination"],
+            produces=["asset"],
         )
 
     @field_validator("targets")
@@ -256,10 +264,19 @@ class Destination(YamlComponent):
             backoff_cap=self.retry.cap,
             log_days=self.request_log.days,
             log_bodies=self.request_log.bodies,
+            fields_cache=self.fields_cache,
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         from integrations_dagster.components.names import Names
 
-        Names.of(context.component_tree).check(self)
-        return dg.Definitions()
+        names = Names.of(context.component_tree)
+        names.check(self)
+        references = names.references_of(self)
+        if not references:
+            return dg.Definitions()
+        from integrations_dagster.components.names import target_in_force
+        from integrations_dagster.orchestration.lookups import lookup_asset
+
+        spec = self.spec(target_in_force())
+        return dg.Definitions(assets=[lookup_asset(spec, name, columns) for name, columns in references.items()])

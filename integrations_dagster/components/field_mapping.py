@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import TEMPLATE, Keys, NotBuilt, mistake, near, problem
+from integrations_dagster.components.attributes import TEMPLATE, TEXT, Keys, mistake, near, problem
+from integrations_dagster.components.lookups import LookupKeys, NamedLookup, lookup_form
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.planner.expressions import columns_of
 from integrations_dagster.sync.field_types import HASHED, TYPES, converter
@@ -62,8 +63,6 @@ def _values(value: Any) -> Any:
 
 class FieldMapping(Keys):
     """What one field of the destination is made from."""
-
-    not_built: ClassVar[NotBuilt] = {"lookup": "Join it in the model's SQL."}
 
     column: Annotated[str, Field(min_length=1)] | None = Field(default=None, description="Column of the model.")
     value: Any = Field(default=None, description="A constant, the same for every row.")
@@ -123,12 +122,19 @@ class FieldMapping(Keys):
         description="What becomes of a value that does not fit: `reject` makes its row invalid, `drop` leaves the "
         "field out of it.",
     )
+    lookup: Annotated[LookupKeys, BeforeValidator(lookup_form), TEXT] | None = Field(
+        default=None,
+        description="What the values of `column` are looked up in: a name of `lookups` or of a reference of the "
+        "destination, or the keys of a lookup.",
+    )
     sensitive: Annotated[bool, TEMPLATE] = Field(
         default=False, description="Its values are kept out of request logs, reasons of rows and previews."
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> FieldMapping:
+        if self.lookup is not None and self.column is None:
+            raise problem("has a `lookup` without a `column` whose values are looked up")
         given = [source for source in SOURCES if source in self.model_fields_set]
         if len(given) != 1:
             raise problem("takes one of `column`, `value` and `sql`")
@@ -196,7 +202,13 @@ class FieldMapping(Keys):
                     raise FieldProblem(key, f"does not fit: {error}") from None
                 if not fits:
                     raise FieldProblem(key, f"counts as null for type {rule.type}.")
-        return FieldSpec(target, self.column, self.value, self.sensitive, self.sql, uses, rule)
+        lookup = None if self.lookup is None else self.finds(target)
+        return FieldSpec(target, self.column, self.value, self.sensitive, self.sql, uses, rule, lookup)
+
+    def finds(self, target: str) -> str:
+        """The name of its lookup: one that stands in the field itself is called as the field."""
+        assert self.lookup is not None
+        return self.lookup.name if isinstance(self.lookup, NamedLookup) else f"fields.{target}"
 
     def _rule(self, nulls: Nulls) -> FieldRule:
         if self.default is not None:

@@ -23,7 +23,7 @@ from integrations_dagster.components.model import Model
 from integrations_dagster.components.names import Names, shared_definitions
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
-from integrations_dagster.sync.spec import SyncSpec
+from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import Misconfigured
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Project:
         partitions: Partitions by name of the model, None for an unpartitioned one.
         broken: Error by name of the folder.
         destinations: The destinations of the folders that are not broken.
+        models: And the models.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class Project:
     partitions: Mapping[str, dg.PartitionsDefinition | None]
     broken: Mapping[str, str]
     destinations: tuple[Destination, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
 
     def sync(self, name: str) -> SyncSpec:
         """The sync with this name.
@@ -65,6 +67,14 @@ class Project:
             Misconfigured: There is none; where folders are broken, with their errors.
         """
         return self._named({found.name: found for found in self.destinations}, "destination", name)
+
+    def model(self, name: str) -> ModelSpec:
+        """The model with this name.
+
+        Raises:
+            Misconfigured: There is none; where folders are broken, with their errors.
+        """
+        return self._named({found.name: found for found in self.models}, "model", name)
 
     def _named(self, names: Mapping[str, T], word: str, name: str) -> T:
         if name in names:
@@ -90,7 +100,8 @@ def load_project(project_root: Path | None = None) -> Project:
     _settle(tree)
     names = Names.of(tree)
     specs, destinations = tuple(names.sync_specs()), tuple(names.destinations)
-    return Project(tree.project_root, specs, names.partitions(), dict(tree.broken), destinations)
+    models = tuple(names.model_spec(model) for model in names.models)
+    return Project(tree.project_root, specs, names.partitions(), dict(tree.broken), destinations, models)
 
 
 def load_specs(project_root: Path | None = None) -> list[SyncSpec]:

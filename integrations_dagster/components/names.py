@@ -124,8 +124,12 @@ class Names:
         fields = [field for sync in self.syncs if sync.model_name == model for field in sync.fields.values()]
         return frozenset(column for field in fields if field.sensitive for column in field.columns(dialect))
 
-    def sync_spec(self, sync: Sync) -> SyncSpec:
-        """The sync as plain values, for the target in force."""
+    def sync_spec(self, sync: Sync, within: tuple[str, ...] = ()) -> SyncSpec:
+        """The sync as plain values, for the target in force.
+
+        Args:
+            within: Syncs that look values up in this one, from the outermost.
+        """
         model = self._find(sync, "model", sync.model_name, self.models, "Model")
         destination = self._find(sync, "destination", sync.destination, self.destinations, "Destination")
         try:
@@ -136,7 +140,44 @@ class Names:
             destination_spec = destination.spec(target_in_force())
         except Misconfigured as error:
             raise sync.error("destination", f"cannot be used: {error.message}", error.remedy) from error
-        return sync.spec(model_spec, destination_spec)
+        return sync.spec(model_spec, destination_spec, self._delivered(sync, (*within, sync.identity)))
+
+    def _delivered(self, sync: Sync, within: tuple[str, ...]) -> dict[str, SyncSpec]:
+        """The syncs that a sync looks values up in, by name."""
+        found: dict[str, SyncSpec] = {}
+        for name, keys in sync.looked_up.items():
+            if keys.sync is None or keys.sync in found:
+                continue
+            path = ("lookups", name, "sync") if name in sync.lookups else (*name.split(".", 1), "lookup", "sync")
+            if keys.sync in within:
+                circle = " → ".join((*within[within.index(keys.sync) :], keys.sync))
+                raise sync.error(
+                    path, f"goes round in a circle: {circle}.", "One of them must be delivered without the other."
+                )
+            other = self._find(sync, "sync", keys.sync, self.syncs, "Sync", path)
+            try:
+                found[keys.sync] = self.sync_spec(other, within)
+            except Misconfigured as error:
+                if "in a circle" in error.message:
+                    raise
+                raise sync.error(path, f'"{keys.sync}" is broken: {error.message}', error.remedy) from error
+        return found
+
+    def references_of(self, destination: Destination) -> dict[str, tuple[str, ...]]:
+        """What syncs look up in a destination's reference data: the columns they need, by name of the reference.
+
+        Syncs that are broken look nothing up; they say so themselves.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for sync in self.syncs:
+            if sync.destination != destination.name or not sync.looked_up:
+                continue
+            with suppress(Misconfigured):
+                for lookup in self.sync_spec(sync).lookups:
+                    if lookup.reference is not None:
+                        columns = (*found.get(lookup.reference, ()), lookup.key, lookup.value)
+                        found[lookup.reference] = tuple(dict.fromkeys(columns))
+        return found
 
     def sync_specs(self) -> list[SyncSpec]:
         return [self.sync_spec(sync) for sync in self.syncs]
@@ -148,14 +189,22 @@ class Names:
         """Partitions by name of the model."""
         return {model.identity: model.partitions_def() for model in self.models}
 
-    def _find(self, asks: YamlComponent, key: str, name: str, known: Iterable[C], type_: str) -> C:
+    def _find(
+        self,
+        asks: YamlComponent,
+        key: str,
+        name: str,
+        known: Iterable[C],
+        type_: str,
+        path: tuple[str | int, ...] = (),
+    ) -> C:
         names = {component.identity: component for component in known}
         if name in names:
             return names[name]
         there = f"{near(name, names)}Known: {', '.join(sorted(names)) or 'none'}."
         broken = self._tree.broken_with(name) if isinstance(self._tree, IsolatingTree) else ""
         raise asks.error(
-            key,
+            path or key,
             f'"{name}" is no {key} of this project.',
             f"{broken}{there} Fix the name, or define it in any folder of defs/: `type: integrations_dagster.{type_}`.",
         )

@@ -84,6 +84,7 @@ class DestinationScaffolder(ExampleScaffolder):
         # concurrency: 10         # requests at once over all that use the account
         # retry: {attempts: 5, base: 0.5, cap: 15}  # of a request that meets an outage; seconds
         # request_log: {days: 14, bodies: failed}   # bodies: failed, all or none
+        # fields_cache: 1h        # how long what it says of an object's fields is used; default: each run asks once
     """
 
 
@@ -104,6 +105,9 @@ class SyncScaffolder(ExampleScaffolder):
           # full_name: {sql: "first_name || ' ' || last_name"}  # an expression over the model's columns
           # phone: {column: phone, type: phone, region: US, on_error: drop}  # checked and normalized
           # birthday: {column: birthday, sensitive: true}  # kept out of logs, reasons and previews
+          # hubspot_owner_id: {lookup: owners, column: owner_email}  # the id of the owner with this email
+        # lookups:                # how fields look values up
+        #   owners: {cache: 6h, no_match: reject, several: reject}
         # nulls: omit             # nulls are left out; clear: they empty the field at the destination
         # batch: {rows: 100, bytes: 1000000, row_bytes: 100000}  # of a request; default: the destination's limits
         # in_doubt: hold          # modes insert and append: rows that got no answer: hold, verify or resend

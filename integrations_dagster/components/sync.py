@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import dagster as dg
@@ -35,11 +36,12 @@ from integrations_dagster.components.guards import (
     RemovalLimit,
     check_removal_limit,
 )
+from integrations_dagster.components.lookups import LookupKeys, LookupProblem
 from integrations_dagster.components.model import Columns, Model
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
-from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, ModelSpec, SyncSpec
+from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, LookupSpec, ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 
 if TYPE_CHECKING:
@@ -152,7 +154,6 @@ class Sync(YamlComponent):
         "cursor": "It is a key of the model.",
         "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
-        "lookups": "Join it in the model's SQL.",
         "sensitive": "Mark the field: {column: NAME, sensitive: true}.",
     }
 
@@ -191,6 +192,10 @@ class Sync(YamlComponent):
         default="omit",
         description="What becomes of nulls in fields that do not say: `omit` leaves the field out, `clear` empties it "
         "at the destination, `default` sends the field's default, if it has one.",
+    )
+    lookups: dict[str, LookupKeys] = Field(
+        default_factory=dict,
+        description="What fields look values up in, by the name that they use: {owners: {cache: 1h, no_match: null}}.",
     )
     batch: BatchKeys = Field(default_factory=BatchKeys, description="The size of a request.")
     in_doubt: Literal["hold", "verify", "resend"] | None = Field(
@@ -298,12 +303,24 @@ class Sync(YamlComponent):
         model._place = self._place
         return model
 
-    def spec(self, model: ModelSpec, destination: DestinationSpec) -> SyncSpec:
+    @property
+    def looked_up(self) -> dict[str, LookupKeys]:
+        """Its lookups by name: those of `lookups`, those that stand in fields, and references that fields just name."""
+        found = dict(self.lookups)
+        for target, field in self.fields.items():
+            if field.lookup is not None:
+                found.setdefault(field.finds(target), field.lookup)
+        return found
+
+    def spec(
+        self, model: ModelSpec, destination: DestinationSpec, delivered: Mapping[str, SyncSpec] | None = None
+    ) -> SyncSpec:
         """The sync as plain values.
 
         Args:
             model: The model that `model` names.
             destination: The destination that `destination` names, with the target in force.
+            delivered: The syncs that lookups name.
 
         Raises:
             Misconfigured: The destination cannot do this.
@@ -355,7 +372,24 @@ class Sync(YamlComponent):
             log_days=self.sync_log.days,
             keep_values=self.keep_values,
             source=self.place,
+            lookups=self._lookups(destination, delivered or {}),
         )
+
+    def _lookups(self, destination: DestinationSpec, delivered: Mapping[str, SyncSpec]) -> tuple[LookupSpec, ...]:
+        used = {field.finds(target): target for target, field in self.fields.items() if field.lookup is not None}
+        specs = []
+        for name, keys in self.looked_up.items():
+            if name not in used:
+                raise self.error(
+                    ("lookups", name), "is used by no field.", f"Write `{{lookup: {name}, column: NAME}}`."
+                )
+            try:
+                specs.append(keys.spec(name, destination.kind, delivered))
+            except LookupProblem as error:
+                inside = (error.key,) if error.key else ()
+                path = ("lookups", name) if name in self.lookups else ("fields", used[name], "lookup")
+                raise self.error((*path, *inside), str(error), error.remedy) from None
+        return tuple(specs)
 
     def _field(self, target: str, field: FieldMapping, model: ModelSpec) -> FieldSpec:
         try:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from integrations_dagster.destinations.reading import Page, Reference, TargetField
 from integrations_dagster.destinations.values import json_number
 from integrations_dagster.vocabulary import Action, Mode, Outcome, Row
 
@@ -262,6 +263,37 @@ class Destination(ABC):
         Only asked of destinations whose flows yield `Remember`.
         """
         raise NotImplementedError
+
+    def references(self) -> tuple[Reference, ...]:
+        """What values can be looked up in."""
+        return ()
+
+    def read(self, reference: str, columns: Sequence[str], cursor: str | None) -> Flow[Page]:
+        """Read a page of a reference's records.
+
+        Args:
+            reference: A name of `references`.
+            columns: Columns that are wanted; others may come too.
+            cursor: That of the page before, or None for the first.
+        """
+        raise NotImplementedError
+
+    @property
+    def describes(self) -> bool:
+        """Whether the destination says which fields its objects have."""
+        return False
+
+    def fields(self, object_: str) -> Flow[list[TargetField]]:
+        """Read which fields an object has. Only asked where `describes`.
+
+        Fields that these credentials may not be allowed to see are left to `restricted_fields`.
+        """
+        raise NotImplementedError
+
+    def restricted_fields(self, object_: str) -> tuple[Flow[list[TargetField]], ...]:  # noqa: ARG002
+        """Further lists of fields, asked for where one of a sync's fields is not in `fields`; a list that is refused
+        has none of them."""
+        return ()
 
     @abstractmethod
     def encode(self, value: Any) -> Any:

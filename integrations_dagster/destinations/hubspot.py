@@ -37,6 +37,8 @@ from integrations_dagster.destinations.hubspot_bodies import (
     upsert_body,
 )
 from integrations_dagster.destinations.hubspot_errors import TABLE, problem_of, request_id
+from integrations_dagster.destinations.hubspot_reading import REFERENCES, SENSITIVE, read_page, read_properties
+from integrations_dagster.destinations.reading import Page, Reference, TargetField
 from integrations_dagster.destinations.usage import whole
 from integrations_dagster.destinations.values import (
     decimal_text,
@@ -310,6 +312,25 @@ class HubSpot(Destination):
             Outcome(Status.DELETED, ids.get(index)) if index in ids or index in absent else missing
             for index in range(len(batch.rows))
         ]
+
+    def references(self) -> tuple[Reference, ...]:
+        """Owners, deactivated owners, companies and contacts."""
+        return REFERENCES
+
+    def read(self, reference: str, columns: Sequence[str], cursor: str | None) -> Flow[Page]:
+        return read_page(reference, columns, cursor)
+
+    @property
+    def describes(self) -> bool:
+        return True
+
+    def fields(self, object_: str) -> Flow[list[TargetField]]:
+        """The object's properties, but for sensitive ones."""
+        return read_properties(object_)
+
+    def restricted_fields(self, object_: str) -> tuple[Flow[list[TargetField]], ...]:
+        """Sensitive properties, which take scopes of their own."""
+        return tuple(read_properties(object_, sensitivity) for sensitivity in SENSITIVE)
 
     def identify(self) -> Flow[str]:
         """The portal, from "Retrieve account details" (Account information API v3)."""

@@ -74,6 +74,7 @@ def sync_metadata(sync: SyncSpec, plan: Plan, report: RunReport) -> Metadata:
         "rows_queried": told.pop("queried"),
         **told,
         "rows_per_second": round(delivered / report.write_seconds, 1) if report.write_seconds else 0.0,
+        "requests_plan": sum(use.requests for use in plan.lookups) + plan.schema.requests,
         **{f"errors_{kind}": errors.get(kind, 0) for kind in dict.fromkeys((*ERROR_KINDS, *errors))},
     }
     texts: Metadata = {
@@ -85,6 +86,8 @@ def sync_metadata(sync: SyncSpec, plan: Plan, report: RunReport) -> Metadata:
     }
     if notes := tuple(dict.fromkeys((*plan.notes, *report.notes))):
         texts["notes"] = dg.MetadataValue.md("\n".join(f"- {note}" for note in notes))
+    if plan.lookups:
+        texts["lookups"] = lookups_table(plan)
     if report.reasons:
         texts["reasons"] = reasons_table(report)
     if report.bad_rows:
@@ -116,6 +119,22 @@ def rejected_rows(report: RunReport) -> dg.TableMetadataValue:
             for row in report.bad_rows[:ROWS_SHOWN]
         ],
         schema=dg.TableSchema([dg.TableColumn(name, "string") for name in ("key", "outcome", "code", "reason")]),
+    )
+
+
+def lookups_table(plan: Plan) -> dg.TableMetadataValue:
+    """What values were looked up in: references and syncs, with the age of what was read."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({"name": use.name, "records": use.rows, "age_seconds": round(use.age), "read": use.read})
+            for use in plan.lookups
+        ],
+        schema=dg.TableSchema(
+            [
+                dg.TableColumn(name, type_)
+                for name, type_ in (("name", "string"), ("records", "int"), ("age_seconds", "int"), ("read", "bool"))
+            ]
+        ),
     )
 
 

@@ -2,8 +2,9 @@
 
 # Dagster reads the annotation of an op's `context` as an object: no `from __future__ import annotations` here.
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,12 +12,15 @@ from dagster._utils.warnings import suppress_dagster_warnings
 from pydantic import Field
 
 from integrations_dagster.orchestration.context import partitions_of, readable_failures, run_context
+from integrations_dagster.orchestration.lookups import lookup_key, read_by_plan
 from integrations_dagster.orchestration.metadata import sync_metadata, sync_partition_metadata
 from integrations_dagster.orchestration.progress import ProgressLog
+from integrations_dagster.orchestration.schema_checks import failed_schema_checks, schema_check_specs, schema_checks
 from integrations_dagster.sync.guards import COUNTED
 from integrations_dagster.sync.plan import PlanOptions, plan
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, RunReport, Shard, WriteSummary
+from integrations_dagster.sync.schema import FieldsDoNotFit
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.write import write
 from integrations_dagster.vocabulary import LeaseHeld, Status
@@ -70,14 +74,19 @@ def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
         sync: The sync.
         partitions_def: That of its model: windows of time, or None.
     """
-    plan_op = _plan_op(sync, partitions_def).alias("plan")
+    upstream = {
+        "rows": dg.AssetKey(sync.model.name),
+        **{f"lookup_{name}": lookup_key(sync.destination.name, name) for name in sync.references},
+        **{f"sync_{name}": dg.AssetKey(name) for name in sync.follows},
+    }
+    plan_op = _plan_op(sync, partitions_def, tuple(upstream)).alias("plan")
     write_op = _write_op(sync).alias("write")
     record_op = _record_op(sync, partitions_def).alias("record")
     target = sync.destination.target
 
     @dg.graph_asset(
         name=sync.name,
-        ins={"rows": dg.AssetIn(sync.model.name, dagster_type=dg.Nothing)},
+        ins={name: dg.AssetIn(key, dagster_type=dg.Nothing) for name, key in upstream.items()},
         group_name=re.sub(r"\W", "_", sync.destination.name),
         kinds={sync.destination.kind},
         description=(
@@ -98,8 +107,9 @@ def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
             for name, description in checks_of(sync).items()
         ],
     )
-    def deliver(rows: Any) -> Any:
-        made, shards = plan_op(rows)
+    @_with_inputs(*upstream)
+    def deliver(**inputs: Any) -> Any:
+        made, shards = plan_op(**inputs)
         summaries = shards.map(write_op).collect()
         result, *checks = record_op(made, summaries)
         named = zip(checks_of(sync), checks, strict=True)
@@ -113,20 +123,34 @@ def checks_of(sync: SyncSpec) -> dict[str, str]:
     checks = {CHECK: "Every row was valid and the destination rejected none."}
     if sync.guards is not None:
         checks[VOLUME] = "The numbers of rows queried, added, changed and removed are not far from the usual."
-    return checks
+    return checks | {spec.name: spec.description or "" for spec in schema_check_specs(sync)}
 
 
-def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> dg.OpDefinition:
+def _with_inputs(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a function that takes any keywords the signature of one that takes these, for Dagster to read."""
+
+    def named(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return function
+
+    return named
+
+
+def _plan_op(
+    sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None, upstream: Sequence[str]
+) -> dg.OpDefinition:
     @dg.op(
         name=f"plan_{sync.name}",
         description="Take the sync, find the rows that may differ at the destination, and cut them into shards.",
-        ins={"rows": dg.In(dg.Nothing)},
+        ins={name: dg.In(dg.Nothing) for name in upstream},
         out={"made": dg.Out(dict[str, Any]), "shards": dg.DynamicOut(dict[str, Any])},
         tags={"integrations/step": "plan"},
     )
     def plan_op(
         context: dg.OpExecutionContext, config: PlanConfig
-    ) -> Iterator[dg.Output[dict[str, Any]] | dg.DynamicOutput[dict[str, Any]]]:
+    ) -> Iterator[dg.Output[dict[str, Any]] | dg.DynamicOutput[dict[str, Any]] | dg.AssetCheckEvaluation]:
+        misfit: FieldsDoNotFit | None = None
         with readable_failures():
             partitions = partitions_of(context, partitions_def)
             with run_context(context) as ctx:
@@ -136,6 +160,14 @@ def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> 
                     seconds = min(WAIT_FIRST * 1.5**context.retry_number, WAIT_LONGEST)
                     context.log.info(f"{held.message} Waiting for it; the next look is in {seconds:.0f} s.")
                     raise dg.RetryRequested(max_retries=WAITS, seconds_to_wait=seconds) from held
+                except FieldsDoNotFit as error:
+                    misfit = error
+        if misfit is not None:
+            # The run ends here, without `record`: what failed is told as the checks that it would have told.
+            yield from failed_schema_checks(sync, misfit.report)
+            with readable_failures():
+                raise misfit
+        with readable_failures():
             counts = made.counts
             context.log.info(
                 f"Sync {sync.name!r}, target {sync.destination.target.name}: {counts.queried:,} rows queried, "
@@ -145,6 +177,9 @@ def _plan_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -> 
             )
             for note in made.notes:
                 context.log.info(note)
+            for use in made.lookups:
+                if use.read:
+                    context.log_event(read_by_plan(use, sync.destination))
         yield dg.Output(made.as_dict(), "made")
         for shard in made.shards:
             yield dg.DynamicOutput(shard.as_dict(), mapping_key=str(shard.index), output_name="shards")
@@ -225,6 +260,7 @@ def _checks(sync: SyncSpec, planned: Plan, report: RunReport) -> Iterator[dg.Ass
             description=" ".join(planned.warnings) or "The numbers are as usual.",
             metadata={name: getattr(planned.counts, name) for name in COUNTED},
         )
+    yield from schema_checks(sync, planned.schema)
 
 
 def _accepted(sync: SyncSpec, report: RunReport) -> dg.AssetCheckResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,14 @@ from typing import Any
 
 import duckdb
 
+from integrations_dagster.planner.comparing import compared
 from integrations_dagster.planner.computed import Computed, checked, problem_of, with_computed, with_problems
+from integrations_dagster.planner.lookups import Lookup, with_lookups
 from integrations_dagster.planner.state import literal, quote
 from integrations_dagster.vocabulary import Misconfigured
 
 DIGEST_VERSION = "1"
 """Part of every source digest: raising it makes all rows candidates once, and sends none whose payload is the same."""
-
-_SPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
-_TRIMMED = f"trim({{}}, {literal(_SPACE)})"
-NORMALIZED = {"exact": "{}", "trim": _TRIMMED, "trim_lower": f"lower({_TRIMMED})"}
-"""SQL of the normalizations; white space is all that Unicode calls so, as destinations strip it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +27,12 @@ class Source:
         files: Partition key ("" for an unpartitioned model) to the Parquet files of its newest version.
         primary_key: Columns of the primary key.
         match: Columns of the match value; empty: the primary key is the match value.
-        normalization: Of each match column, a key of `NORMALIZED`.
+        normalization: Of each match column, a key of `comparing.NORMALIZED`.
         columns: All columns that the sync uses beside the primary key, computed ones among them.
         mapping_digest: Digest of the mapping, part of every source digest.
         computed: How those are computed that the model does not have.
         cursor: Column by which the model is queried in part: rows that are not there may be there all the same.
+        lookups: And how those are looked up.
     """
 
     files: Mapping[str, Sequence[Path]]
@@ -46,6 +43,7 @@ class Source:
     mapping_digest: str
     computed: tuple[Computed, ...] = ()
     cursor: str | None = None
+    lookups: tuple[Lookup, ...] = ()
 
 
 def scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> int:
@@ -76,10 +74,7 @@ def text_of(columns: Sequence[str], table: str = "") -> str:
 def _match_text(source: Source) -> str:
     if not source.match:
         return text_of(source.primary_key)
-    texts = [
-        f"nullif({NORMALIZED[how].format(f'CAST({quote(column)} AS VARCHAR)')}, '')"
-        for column, how in zip(source.match, source.normalization, strict=True)
-    ]
+    texts = [compared(quote(column), how) for column, how in zip(source.match, source.normalization, strict=True)]
     if len(texts) == 1:
         return texts[0]
     any_null = " OR ".join(f"{text} IS NULL" for text in texts)
@@ -100,25 +95,26 @@ def _digest_text(source: Source, problems: frozenset[str]) -> str:
 
 
 def load_model(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> frozenset[str]:
-    """View `files` (the model's rows, with computed columns) and table `model` (their keys and digests).
+    """View `files` (the model's rows, with columns that are computed and looked up), table `model` (keys and digests).
 
     Returns:
-        The computed columns that have a column of problems (`problem_of`) in `files`.
+        The further columns that have a column of problems (`problem_of`) in `files`.
 
     Raises:
         Misconfigured: An expression does not fit the model.
     """
     files = files_sql(source)
     computed = checked(connection, files, source.computed, sync)
+    files, unfound = with_lookups(connection, files, source.lookups)
     try:
-        return _load(connection, source, files, computed, row_by_row=False)
+        return _load(connection, source, files, computed, unfound, row_by_row=False)
     except (duckdb.DataError, duckdb.InvalidInputException):
         if not any(column.may_fail for column in computed):
             raise
     # An expression fails on some row. Each row is tried by itself now, so that the others are delivered.
     connection.execute("SET disabled_optimizers = 'common_subexpressions'")
     try:
-        return _load(connection, source, files, computed, row_by_row=True)
+        return _load(connection, source, files, computed, unfound, row_by_row=True)
     except (duckdb.DataError, duckdb.ProgrammingError):
         # Not chained: DuckDB quotes values.
         labels = ", ".join(column.label for column in computed if column.may_fail)
@@ -130,10 +126,16 @@ def load_model(connection: duckdb.DuckDBPyConnection, sync: str, source: Source)
 
 
 def _load(
-    connection: duckdb.DuckDBPyConnection, source: Source, files: str, computed: Sequence[Computed], *, row_by_row: bool
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    files: str,
+    computed: Sequence[Computed],
+    unfound: frozenset[str],
+    *,
+    row_by_row: bool,
 ) -> frozenset[str]:
     sql = with_computed(files, computed, row_by_row=row_by_row) if computed else files
-    problems = with_problems(computed, row_by_row=row_by_row)
+    problems = with_problems(computed, row_by_row=row_by_row) | unfound
     connection.execute(f"CREATE OR REPLACE TEMP VIEW files AS {sql}")
     cursor = f", {quote(source.cursor)} AS cursor" if source.cursor else ""
     connection.execute(

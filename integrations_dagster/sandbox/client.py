@@ -188,6 +188,34 @@ class SandboxClient:
         }
         return self._post(f"properties/{object_}", definition)
 
+    def change_property(self, object_: str, name: str, **changes: Any) -> dict[str, Any]:
+        """Change a property of "contacts" or "companies", a standard one too; it lasts until `reset`.
+
+        Args:
+            **changes: type, label, options (texts), read_only, unique, sensitivity and others; see
+                `integrations_dagster.sandbox.properties.Property`.
+
+        Raises:
+            ValueError: There is no such property, or a change is none.
+        """
+        return self._post(f"properties/{object_}/{name}", changes)
+
+    def remove_property(self, object_: str, name: str) -> bool:
+        """Take a property away, with the values that records have of it; returns whether there was one. A standard one
+        is back after `reset`; any can be defined anew."""
+        return bool(self._call("DELETE", f"properties/{object_}/{name}")["removed"])
+
+    def define_owner(
+        self, email: str | None, first_name: str = "", last_name: str = "", *, archived: bool = False
+    ) -> str:
+        """Add an owner of records; returns its id. Two may have one email."""
+        names = {"email": email, "first_name": first_name, "last_name": last_name, "archived": archived}
+        return str(self._post("owners", names)["id"])
+
+    def archive_owner(self, id_: str) -> bool:
+        """Deactivate an owner; returns whether there is one."""
+        return bool(self._call("DELETE", f"owners/{id_}")["archived"])
+
     def tokens(self) -> dict[str, Any]:
         """What happened to tokens since the last reset.
 

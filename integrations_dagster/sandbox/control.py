@@ -124,6 +124,14 @@ class Control:
                 return json_answer(200, {})
             case ("POST", "properties", object_) if object_ in OBJECTS:
                 return json_answer(201, self.hubspot.define_property(object_, document))
+            case ("POST", "properties", object_, name) if object_ in OBJECTS:
+                return json_answer(200, self.store.change_property(object_, name, document).as_json())
+            case ("DELETE", "properties", object_, name) if object_ in OBJECTS:
+                return json_answer(200, {"removed": self.store.remove_property(object_, name)})
+            case ("POST", "owners"):
+                return json_answer(201, self.store.owners.define(**document))
+            case ("DELETE", "owners", id_):
+                return json_answer(200, {"archived": self.store.owners.archive(int(id_))})
         return json_answer(404, {"error": f"The sandbox has no {method} /_sandbox/{'/'.join(parts)}."})
 
 

@@ -1,4 +1,4 @@
-"""The sandbox's HubSpot: CRM v3 contacts and companies, their properties, and account information.
+"""The sandbox's HubSpot: CRM v3 contacts and companies, their properties, owners, and account information.
 
 Paths and bodies follow HubSpot's published OpenAPI files; what those leave open follows answers that users of the API
 have recorded. docs/sandbox.md lists what is not imitated.
@@ -23,6 +23,8 @@ from integrations_dagster.sandbox.hubspot_write import (
     write_batch,
     write_one,
 )
+from integrations_dagster.sandbox.owners import MAX_PAGE
+from integrations_dagster.sandbox.properties import SENSITIVITIES
 from integrations_dagster.sandbox.quota import DAY, Over, Quotas
 from integrations_dagster.sandbox.store import OBJECTS, Record, Store
 
@@ -138,9 +140,13 @@ class HubSpot(Api):
             case ["crm", "v3", "objects", name, key]:
                 return self._single(method, _object(name), key, query, document)
             case ["crm", "v3", "properties", name]:
-                return self._properties(method, _object(name), document)
-            case ["crm", "v3", "properties", name, property_] if method == "GET":
-                return self._property(_object(name), property_)
+                return self._properties(method, _object(name), query, document)
+            case ["crm", "v3", "properties", name, property_] if method in ("GET", "DELETE"):
+                return self._property(method, _object(name), property_)
+            case ["crm", "v3", "owners"] if method == "GET":
+                return self._owners(query)
+            case ["crm", "v3", "owners", id_] if method == "GET":
+                return self._owner(id_, query)
             case ["account-info", "v3", "details"] if method == "GET":
                 return self._account()
         raise HubSpotError(404, "OBJECT_NOT_FOUND", f"The sandbox does not imitate {method} {path}.")
@@ -262,9 +268,14 @@ class HubSpot(Api):
             raise HubSpotError(404, "OBJECT_NOT_FOUND", "Object not found.  objectId are usually numeric.")
         return json_answer(200, self._shown(object_, record, _listed(query.get("properties"))))
 
-    def _properties(self, method: str, object_: str, document: Any) -> Answer:
+    def _properties(self, method: str, object_: str, query: Mapping[str, str], document: Any) -> Answer:
         if method == "GET":
-            return json_answer(200, {"results": [p.as_json() for p in self._store.properties(object_).values()]})
+            wanted = query.get("dataSensitivity", "non_sensitive")
+            if wanted not in SENSITIVITIES:
+                raise HubSpotError(400, "VALIDATION_ERROR", f"{wanted} is no data sensitivity.")
+            # None is archived: a property that was is gone.
+            listed = [] if query.get("archived") == "true" else self._store.properties(object_).values()
+            return json_answer(200, {"results": [p.as_json() for p in listed if p.sensitivity == wanted]})
         if method != "POST":
             raise _method_not_allowed(method)
         return json_answer(201, self.define_property(object_, document))
@@ -285,11 +296,40 @@ class HubSpot(Api):
         except (ValueError, KeyError, TypeError) as error:
             raise HubSpotError(400, "VALIDATION_ERROR", str(error)) from error
 
-    def _property(self, object_: str, name: str) -> Answer:
+    def _property(self, method: str, object_: str, name: str) -> Answer:
         definition = self._store.properties(object_).get(name)
         if definition is None:
             raise HubSpotError(404, "OBJECT_NOT_FOUND", f"Property '{name}' was not found on object {object_}.")
+        if method == "DELETE":
+            if not definition.custom:
+                raise HubSpotError(
+                    400, "VALIDATION_ERROR", f"Property '{name}' is HubSpot's own and cannot be archived."
+                )
+            self._store.remove_property(object_, name)
+            return Answer(204)
         return json_answer(200, definition.as_json())
+
+    def _owners(self, query: Mapping[str, str]) -> Answer:
+        limit, after = query.get("limit", str(MAX_BATCH)), query.get("after", "0")
+        if not limit.isdigit() or not after.isdigit() or not 0 < int(limit) <= MAX_PAGE:
+            raise HubSpotError(
+                400, "VALIDATION_ERROR", f"limit is a number from 1 to {MAX_PAGE}, after a paging cursor."
+            )
+        archived = query.get("archived") == "true"
+        page = self._store.owners.page(int(after), int(limit) + 1, query.get("email"), archived=archived)
+        shown = page[: int(limit)]
+        body: dict[str, Any] = {"results": shown}
+        if len(page) > len(shown):
+            cursor = shown[-1]["id"]
+            link = f"{self._url()}/crm/v3/owners?limit={limit}&after={cursor}&archived={str(archived).lower()}"
+            body["paging"] = {"next": {"after": cursor, "link": link}}
+        return json_answer(200, body)
+
+    def _owner(self, id_: str, query: Mapping[str, str]) -> Answer:
+        owner = self._store.owners.one(int(id_)) if id_.isdigit() and len(id_) < 19 else None
+        if owner is None or owner["archived"] != (query.get("archived") == "true"):
+            raise HubSpotError(404, "OBJECT_NOT_FOUND", f"There is no owner with the id {id_}.")
+        return json_answer(200, owner)
 
     def _account(self) -> Answer:
         return json_answer(

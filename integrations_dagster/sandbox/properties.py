@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -41,6 +41,7 @@ class Property:
         read_only: Whether only HubSpot writes it.
         custom: Whether an account's user defined it.
         email: Whether values are email addresses, kept in lower case.
+        sensitivity: HubSpot's `dataSensitivity`; lists leave out what is not "non_sensitive" unless asked for it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Property:
     read_only: bool = False
     custom: bool = False
     email: bool = False
+    sensitivity: str = "non_sensitive"
     plain: bool = field(init=False, compare=False)
     """Whether only the length of a value can be wrong, and it is kept as it is."""
 
@@ -105,7 +107,7 @@ class Property:
             "hidden": False,
             "hubspotDefined": not self.custom,
             "formField": not self.read_only,
-            "dataSensitivity": "non_sensitive",
+            "dataSensitivity": self.sensitivity,
             "archived": False,
             "modificationMetadata": {
                 "archivable": self.custom,
@@ -113,6 +115,27 @@ class Property:
                 "readOnlyValue": self.read_only,
             },
         }
+
+    def state(self) -> dict[str, Any]:
+        """All that it is, as JSON takes it; `from_state` is the way back."""
+        return {name: value for name, value in asdict(self).items() if name != "plain"}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Property:
+        """A property from `state`, in which values may have been changed.
+
+        Raises:
+            ValueError: A name is none of the property's, or the type or sensitivity is unknown.
+        """
+        known = {entry.name for entry in fields(cls) if entry.init}
+        if unknown := sorted(set(state) - known):
+            raise ValueError(f"A property has no {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        if state["type"] not in TYPES:
+            raise ValueError(f"{state['type']} is not a property type; it is one of {', '.join(sorted(TYPES))}.")
+        if state["sensitivity"] not in SENSITIVITIES:
+            raise ValueError(f"A sensitivity is one of {', '.join(SENSITIVITIES)}.")
+        options = [(o, o) if isinstance(o, str) else o for o in state["options"]]
+        return cls(**{**state, "options": tuple((str(value), str(label)) for value, label in options)})
 
     @classmethod
     def from_json(cls, definition: Mapping[str, Any]) -> Property:
@@ -139,10 +162,12 @@ class Property:
             options=_YES_NO if kind == "bool" else options,
             unique=bool(definition.get("hasUniqueValue", False)),
             custom=True,
+            sensitivity=str(definition.get("dataSensitivity", "non_sensitive")),
         )
 
 
 TYPES = frozenset({"string", "phone_number", "number", "bool", "enumeration", "date", "datetime"})
+SENSITIVITIES = ("non_sensitive", "sensitive", "highly_sensitive")
 _YES_NO = (("true", "True"), ("false", "False"))
 
 

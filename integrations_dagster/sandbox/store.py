@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from integrations_dagster.sandbox import row_store
+from integrations_dagster.sandbox import owners, row_store
 from integrations_dagster.sandbox.properties import Property, predefined
 
 OBJECTS = ("contacts", "companies")
@@ -82,8 +82,10 @@ class Store:
         self._db.execute("PRAGMA wal_autocheckpoint = 4000")
         self._db.executescript(_SCHEMA)
         self._db.executescript(row_store.SCHEMA)
+        self._db.executescript(owners.SCHEMA)
         self.rows = row_store.RowStore(self._db)
         """Inserted records, idempotency keys and jobs."""
+        self.owners = owners.Owners(self._db)
         self._properties: dict[str, dict[str, Property]] = {}
         self._next_id = _FIRST_ID
         self._load()
@@ -95,7 +97,13 @@ class Store:
         for object_, code in _CODES.items():
             self._properties[object_] = predefined(object_)
             for name, text in self._db.execute("SELECT name, definition FROM property WHERE object = ?", (code,)):
-                self._properties[object_][name] = Property.from_json(json.loads(text))
+                stored = json.loads(text)
+                if stored is None:
+                    self._properties[object_].pop(name, None)
+                else:
+                    # States of earlier versions hold the body that defined the property.
+                    read = Property.from_json if "fieldType" in stored else Property.from_state
+                    self._properties[object_][name] = read(stored)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -120,7 +128,7 @@ class Store:
     def reset(self) -> None:
         """Forget everything: records, custom properties, requests, messages."""
         with self.transaction():
-            for table in (*_TABLES, *row_store.TABLES):
+            for table in (*_TABLES, *row_store.TABLES, *owners.TABLES):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 a constant
         self._load()
 
@@ -141,11 +149,47 @@ class Store:
             ValueError: What the definition lacks.
         """
         property_ = Property.from_json(definition)
-        self._db.execute(
-            "INSERT INTO property VALUES (?, ?, ?)", (_CODES[object_], property_.name, json.dumps(dict(definition)))
-        )
-        self._properties[object_][property_.name] = property_
+        self._keep_property(object_, property_.name, property_)
         return property_
+
+    def change_property(self, object_: str, name: str, changes: Mapping[str, Any]) -> Property:
+        """Change a property, a standard one too; values that records have stay as they are.
+
+        Args:
+            object_: "contacts" or "companies".
+            name: Its name.
+            changes: Names of `Property`'s attributes to values.
+
+        Raises:
+            ValueError: There is no such property, or a change is none.
+        """
+        known = self._properties[object_].get(name)
+        if known is None:
+            raise ValueError(f"There is no property {name} of {object_}.")
+        changed = Property.from_state(known.state() | dict(changes) | {"name": name})
+        self._keep_property(object_, name, changed)
+        return changed
+
+    def remove_property(self, object_: str, name: str) -> bool:
+        """Take a property away, a standard one too; returns whether there was one. Records lose its values."""
+        if name not in self._properties[object_]:
+            return False
+        with self.transaction():
+            self._keep_property(object_, name, None)
+            path, code = f'$."{name}"', _CODES[object_]
+            self._db.execute("UPDATE record SET properties = json_remove(properties, ?) WHERE object = ?", (path, code))
+            self._db.execute("DELETE FROM unique_value WHERE object = ? AND property = ?", (code, name))
+        return True
+
+    def _keep_property(self, object_: str, name: str, property_: Property | None) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO property VALUES (?, ?, ?)",
+            (_CODES[object_], name, json.dumps(property_ and property_.state())),
+        )
+        if property_ is None:
+            self._properties[object_].pop(name, None)
+        else:
+            self._properties[object_][name] = property_
 
     def new_ids(self, count: int) -> range:
         """Ids that no record has had."""

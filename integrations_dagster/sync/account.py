@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from integrations_dagster.delivery.accounts import Account, AccountSettings, AuthSettings, connect
 from integrations_dagster.delivery.auth.registry import credentials, fingerprint
@@ -70,13 +70,29 @@ def connect_account(sync: SyncSpec, ctx: RunContext) -> Connected:
     Raises:
         Misconfigured: Naming the sync, what is missing, and the remedy.
     """
+    return connect_destination(sync.destination, ctx, _who(sync))
+
+
+def connect_destination(spec: DestinationSpec, ctx: RunContext, who: str) -> Connected:
+    """Resolve a destination's account from settings and environment.
+
+    Args:
+        who: What asks, as errors begin: "Sync 'contacts' (defs/contacts/defs.yaml:3)".
+
+    Raises:
+        Misconfigured: Naming what is missing, and the remedy.
+    """
     try:
-        account = connect(settings_of(sync.destination), ctx.storage, ctx.env)
+        account = connect(settings_of(spec), ctx.storage, ctx.env)
         lets_in = credentials(account, ctx.storage)
     except Misconfigured as error:
-        raise Misconfigured(f"Sync {sync.name!r} ({sync.source}): {error.message}", error.remedy) from None
+        raise Misconfigured(f"{who}: {error.message}", error.remedy) from None
     secrets = {"secret": account.secret} if account.secret else {}
-    return Connected(registry.create(sync.destination.kind, secrets), account, lets_in)
+    return Connected(registry.create(spec.kind, secrets), account, lets_in)
+
+
+def _who(sync: SyncSpec) -> str:
+    return f"Sync {sync.name!r} ({sync.source})"
 
 
 def identify(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
@@ -93,6 +109,11 @@ def identify(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
 
 def account_key(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
     """The account itself, which all its syncs share: what quotas and circuits are keyed by. See `identify`."""
+    return account_of(sync.destination, ctx, connected, _who(sync))
+
+
+def account_of(spec: DestinationSpec, ctx: RunContext, connected: Connected, who: str) -> str:
+    """The account of a destination; see `account_key`, and `connect_destination` for `who`."""
     account = connected.account
     if account.in_sandbox:
         return account.identity
@@ -101,7 +122,7 @@ def account_key(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
     path = ctx.storage / "accounts" / hashlib.blake2b(asked.encode(), digest_size=16).hexdigest()
     if path.exists():
         return path.read_text("utf-8")
-    told = _probe(sync, ctx, connected)
+    told = _probe(spec, ctx, connected, who)
     distinct = told or hashlib.blake2b(account.base_url.encode(), digest_size=8).hexdigest()
     identity = f"{account.identity}:{distinct}"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +132,7 @@ def account_key(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str:
     return identity
 
 
-def _probe(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str | None:
+def _probe(spec: DestinationSpec, ctx: RunContext, connected: Connected, who: str) -> str | None:
     destination = connected.destination
     if destination.identify() is None:
         return None
@@ -121,9 +142,9 @@ def _probe(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str | None:
         assert flow is not None
         return flow
 
-    where = f"Sync {sync.name!r} ({sync.source}), target {sync.destination.target.name!r}"
+    where = f"{who}, target {spec.target.name!r}"
     try:
-        return ask(sync, ctx, connected, connected.account.identity, start, RetrySettings(attempts=3))
+        return ask_destination(spec, ctx, connected, connected.account.identity, start, RetrySettings(attempts=3))
     except Unavailable as error:
         remedy = "Nothing was sent and nothing is lost: launch the run again when it answers."
         raise DestinationUnavailable(f"{where}: {destination.label} is unavailable. {error.reason}", remedy) from error
@@ -133,9 +154,12 @@ def _probe(sync: SyncSpec, ctx: RunContext, connected: Connected) -> str | None:
 
 def use_of(sync: SyncSpec, ctx: RunContext, connected: Connected, account: str) -> Use:
     """The run's use of an account, with what is published of its limits."""
+    return _use(sync.destination, ctx, connected, account)
+
+
+def _use(spec: DestinationSpec, ctx: RunContext, connected: Connected, account: str) -> Use:
     published = connected.destination.account_limits()
     own = tuple((quota.requests, quota.seconds) for quota in published.quotas)
-    spec = sync.destination
     return Use(
         account=account,
         run_id=ctx.run_id,
@@ -164,18 +188,70 @@ def ask(
         DestinationError: What retrying did not mend.
         Stopped: The run is being cancelled.
     """
-    use = use_of(sync, ctx, connected, account)
-    gate = AccountGate(ctx.ledger, use, connected.destination, ctx.stop, Concurrency(1))
-    session = HttpSession(connected.account)
-    try:
-        return Drive(
-            session,
-            connected.destination,
-            connected.credentials,
-            LoosePermits(gate),
+    return ask_destination(sync.destination, ctx, connected, account, start, retry)
+
+
+def ask_destination(
+    spec: DestinationSpec,
+    ctx: RunContext,
+    connected: Connected,
+    account: str,
+    start: Callable[[], Flow[T]],
+    retry: RetrySettings | None = None,
+) -> T:
+    """`ask`, for what is no sync's."""
+    with Conversation(spec, ctx, connected, account, retry) as conversation:
+        return conversation.ask(start)
+
+
+class Conversation:
+    """Asks an account one thing after the other over one connection, in the calling thread.
+
+    Args:
+        account: See `account_of`.
+        retry: How long each request is tried; default: as the destination's settings say.
+    """
+
+    def __init__(
+        self,
+        spec: DestinationSpec,
+        ctx: RunContext,
+        connected: Connected,
+        account: str,
+        retry: RetrySettings | None = None,
+    ) -> None:
+        self.requests = 0
+        """Requests so far, repeats included."""
+        self._ctx = ctx
+        self._connected = connected
+        self._retry = retry or RetrySettings(spec.attempts, spec.backoff, spec.backoff_cap)
+        use = _use(spec, ctx, connected, account)
+        self._gate = AccountGate(ctx.ledger, use, connected.destination, ctx.stop, Concurrency(1))
+        self._session = HttpSession(connected.account)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def ask(self, start: Callable[[], Flow[T]]) -> T:
+        """Drive a flow that changes nothing.
+
+        Raises:
+            DestinationError: What retrying did not mend.
+            Stopped: The run is being cancelled.
+        """
+        drive = Drive(
+            self._session,
+            self._connected.destination,
+            self._connected.credentials,
+            LoosePermits(self._gate),
             Repeat.ALWAYS,
-            ctx.stop,
-            retry or RetrySettings(),
-        ).run(start)
-    finally:
-        session.close()
+            self._ctx.stop,
+            self._retry,
+        )
+        try:
+            return drive.run(start)
+        finally:
+            self.requests += drive.traffic.requests

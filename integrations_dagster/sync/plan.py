@@ -22,6 +22,7 @@ from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.expressions import render
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.kept import kept_payloads
+from integrations_dagster.planner.lookups import Lookup
 from integrations_dagster.planner.model import Source
 from integrations_dagster.planner.state import Home, Manifest, connect
 from integrations_dagster.sync.account import Connected, connect_account, identify
@@ -30,12 +31,14 @@ from integrations_dagster.sync.cursors import cursor_notes, leave_hint, mark_bef
 from integrations_dagster.sync.doubts import resolve
 from integrations_dagster.sync.guards import Setting, check_volume
 from integrations_dagster.sync.kept import keep_payloads
+from integrations_dagster.sync.lookups import prepared_lookups, reading_notes
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.packer import limits_of
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import ModelVersion, Plan, Shard
 from integrations_dagster.sync.resync import anew_of, check_mode, resync_notes
 from integrations_dagster.sync.runs import log_dead_runs, log_failed_plan, prune_log
+from integrations_dagster.sync.schema import FieldsDoNotFit, check_schema, write_sight
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -122,11 +125,13 @@ def plan(
         folder = home.plan_folder(ctx.run_id)
         anew = anew_of(sync, options, partitions)
         if anew is not None:
-            folded = fold(home, (), now=ctx.ledger.now(), spacing=spacing_of(sync), anew=anew)
+            folded = fold(
+                home, (), now=ctx.ledger.now(), spacing=spacing_of(sync), anew=anew, keep_values=sync.keep_values
+            )
             # Rows to be delivered anew lie anywhere: the next query asks for all.
             manifest = replace(folded.manifest, cursor="")
-        with _versions(sync.model, ctx, partitions) as versions:
-            source = _source(sync, connected, versions)
+        with _versions(sync.model, ctx, partitions) as versions, prepared_lookups(sync, ctx, folder) as (lookups, uses):
+            source = _source(sync, connected, versions, lookups)
             settings = _settings(sync, connected, options, manifest, ctx.ledger.now())
             result = diff(home, manifest, source, settings, folder)
         setting = Setting(
@@ -136,6 +141,9 @@ def plan(
             partitions=len(versions),
         )
         warnings = check_volume(sync, manifest, result.counts, setting)
+        # Before anything is sent or forgotten; a run that sends nothing asks for nothing.
+        schema = check_schema(sync, ctx, connected, home, versions, sends=bool(result.shards))
+        write_sight(folder, schema)
         if anew is not None:
             # From here on the digests are forgotten, whatever becomes of this run: a later one goes on with the resync.
             swap(ctx, held, manifest)
@@ -159,7 +167,10 @@ def plan(
                 *cursor_notes(sync, manifest, versions),
                 *_notes(sync, ctx, previous, manifest, result, versions),
                 *warnings,
+                *reading_notes(uses, schema),
             ),
+            lookups=uses,
+            schema=schema,
             warnings=warnings,
             usual=setting.whole and setting.same_mapping and manifest.rows > 0,
             cursor=range_of(result, manifest, versions),
@@ -195,7 +206,9 @@ def _versions(model: ModelSpec, ctx: RunContext, partitions: Sequence[Partition]
         yield tuple(found)
 
 
-def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersion]) -> Source:
+def _source(
+    sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersion], lookups: tuple[Lookup, ...]
+) -> Source:
     available = {name for name, _ in versions[0].columns}
     folded = {name.lower() for name in available}
     direct = (*sync.match.values(), *(field.column for field in sync.fields if field.column is not None))
@@ -217,6 +230,7 @@ def _source(sync: SyncSpec, connected: Connected, versions: Sequence[ModelVersio
         mapping_digest=sync.mapping_digest,
         computed=_computed(sync, versions[0]),
         cursor=sync.model.cursor.column if sync.model.cursor else None,
+        lookups=lookups,
     )
 
 
@@ -373,11 +387,20 @@ def preview(
             state, manifest = home, previous
         else:
             state, manifest = Home(folder / "state"), folded.manifest
-        with _versions(sync.model, ctx, partitions) as versions:
-            source = _source(sync, connected, versions)
+        with (
+            _versions(sync.model, ctx, partitions) as versions,
+            prepared_lookups(sync, ctx, folder / "plan") as (lookups, uses),
+        ):
+            source = _source(sync, connected, versions, lookups)
             settings = _settings(sync, connected, options, manifest, ctx.ledger.now())
             result = diff(state, manifest, source, settings, folder / "plan")
             notes = _notes(sync, ctx, previous, manifest, result, versions)
+        try:
+            schema = check_schema(sync, ctx, connected, home, versions, sends=bool(result.shards))
+        except FieldsDoNotFit as error:
+            notes = (f"A run would stop before it sends anything: {error.message}", *notes)
+        else:
+            notes = (*notes, *reading_notes(uses, schema))
         found = _sampled(sync, connected, account, result, notes, samples)
         return replace(found, samples=_with_values(state, manifest, found.samples, folder))
 

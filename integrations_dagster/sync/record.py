@@ -15,6 +15,7 @@ from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
 from integrations_dagster.sync.runs import log_run
+from integrations_dagster.sync.schema import forget_description, take_sight
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
@@ -63,6 +64,9 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         keep_payloads(sync, home)
         fold_into(ctx, HeldState(lease, home, sync.keep_values), spacing=spacing_of(sync))
         report = make_report(sync, home, plan, parts, ctx.ledger.superseded_traffic(key, plan.run_id), started)
+        take_sight(home, plan.run_id)
+        if any(part.stopped for part in parts):
+            forget_description(ctx, plan.account.removesuffix(f"/{sync.object}"), sync.object)
         # Before the report is there, so that a kill in between does it once more.
         moved = with_volume(after_run(sync, home, plan, ctx.ledger.now()), plan)
         if moved != home.manifest():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from integrations_dagster.sync.readings import LookupUse, SchemaReport
 from integrations_dagster.vocabulary import Counts, Status, Traffic
 
 
@@ -109,6 +110,8 @@ class Plan:
         warnings: Numbers that are far from the usual, a sentence each.
         usual: Whether the run's numbers count for what is usual.
         started: When the run took the sync, seconds since the epoch.
+        lookups: What values were looked up in.
+        schema: Whether the fields fit the destination, and what has drifted.
     """
 
     run_id: str
@@ -123,6 +126,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     usual: bool = False
     started: float = 0.0
+    lookups: tuple[LookupUse, ...] = ()
+    schema: SchemaReport = field(default_factory=SchemaReport)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -134,6 +139,8 @@ class Plan:
             "warnings": list(self.warnings),
             "usual": self.usual,
             "cursor": asdict(self.cursor) if self.cursor else None,
+            "lookups": [use.as_dict() for use in self.lookups],
+            "schema": self.schema.as_dict(),
         }
 
     @classmethod
@@ -151,6 +158,8 @@ class Plan:
             usual=data["usual"],
             cursor=CursorRange(**data["cursor"]) if data.get("cursor") else None,
             started=data["started"],
+            lookups=tuple(LookupUse.from_dict(use) for use in data["lookups"]),
+            schema=SchemaReport.from_dict(data["schema"]),
         )
 
 

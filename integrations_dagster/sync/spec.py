@@ -146,6 +146,7 @@ class DestinationSpec:
         attempts: Attempts at a request that meets an outage.
         backoff: Seconds before the first retry; doubled, with jitter, for each further one.
         backoff_cap: Seconds between two attempts at the most.
+        fields_cache: Seconds for which a description of an object's fields is used before it is read anew.
         log_days: Days for which request logs are kept.
         log_bodies: Which bodies the request log keeps: "failed" (of requests with an error or a rejected row, and the
             first few), "all" or "none".
@@ -163,6 +164,7 @@ class DestinationSpec:
     backoff_cap: float = 15.0
     log_days: float = 14.0
     log_bodies: Literal["failed", "all", "none"] = "failed"
+    fields_cache: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +210,14 @@ class FieldRule:
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """One target field: from a column, a constant, or a SQL expression.
+    """One target field: from a column, a constant, a SQL expression, or a lookup.
 
     Attributes:
         sensitive: Its values are kept out of request logs, reasons and previews.
         sql: The expression, in the SQL of the model's warehouse.
         uses: Model columns that the expression uses.
         rule: What its values must be.
+        lookup: Name of the sync's lookup that finds the value; `column` is what it compares.
     """
 
     target: str
@@ -224,6 +227,7 @@ class FieldSpec:
     sql: str | None = None
     uses: tuple[str, ...] = ()
     rule: FieldRule = FieldRule()
+    lookup: str | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -236,6 +240,8 @@ class FieldSpec:
 
         A computed one is named by what it is computed from, so that equal expressions are computed once.
         """
+        if self.lookup is not None:
+            return f"lookup:{_digest(json.dumps([self.lookup, self.column]))}"
         return self.column if self.sql is None else f"sql:{_digest(self.sql)}"
 
 
@@ -270,6 +276,40 @@ class GuardsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LookupSpec:
+    """What a field's values are looked up in: reference data of the destination, or what another sync has delivered.
+
+    Attributes:
+        name: What the fields of the sync call it.
+        reference: A name of `Destination.references`, or None.
+        sync: The other sync, or None.
+        key: Column of the reference that is compared; of another sync, "key" (its primary key) or "match".
+        value: Column of the reference whose value is taken; of another sync, "destination_id".
+        normalization: How values are compared: "exact", "trim" or "trim_lower".
+        cache: Seconds for which reference data is used before it is read anew.
+        no_match: "reject": a row without a match is invalid; "null": it has no value.
+        several: Likewise, where several match.
+    """
+
+    name: str
+    reference: str | None = None
+    sync: SyncSpec | None = None
+    key: str = ""
+    value: str = ""
+    normalization: str = "exact"
+    cache: float = 21_600.0
+    no_match: Literal["reject", "null"] = "reject"
+    several: Literal["reject", "null"] = "reject"
+
+    @property
+    def definition(self) -> dict[str, str]:
+        """What decides the values that it finds, beside the data."""
+        where = {"reference": self.reference} if self.reference is not None else {}
+        where |= {"sync": self.sync.name} if self.sync is not None else {}
+        return {**where, "key": self.key, "value": self.value, "no_match": self.no_match, "several": self.several}
+
+
+@dataclass(frozen=True, slots=True)
 class AlertSpec:
     """Where Slack alerts go, and the share of rejected rows (0 to 1) above which a run that succeeded is told too."""
 
@@ -300,6 +340,7 @@ class SyncSpec:
         dedupe_window: append: seconds for which the key of a delivered row is remembered at least; None: for good.
         log_days: Days for which the sync log is kept.
         keep_values: Whether the last acknowledged payload of each record is kept, sensitive fields excepted.
+        lookups: What its fields are looked up in; each is used by a field.
         source: "path:line" of the YAML, for messages.
     """
 
@@ -329,6 +370,21 @@ class SyncSpec:
     log_days: float = 90.0
     keep_values: bool = False
     source: str = ""
+    lookups: tuple[LookupSpec, ...] = ()
+
+    def lookup(self, name: str) -> LookupSpec:
+        """The lookup with a name."""
+        return next(lookup for lookup in self.lookups if lookup.name == name)
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """Names of the syncs whose delivered records it looks values up in, each once."""
+        return tuple(dict.fromkeys(lookup.sync.name for lookup in self.lookups if lookup.sync is not None))
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """References of its destination that it looks values up in, each once."""
+        return tuple(dict.fromkeys(lookup.reference for lookup in self.lookups if lookup.reference is not None))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -367,10 +423,9 @@ class SyncSpec:
             # Only what is there: the digest of a mapping stays when a key that it does not use is added to those here.
             "fields": [
                 [
-                    f.target,
-                    f.column,
-                    repr(f.value),
+                    *(f.target, f.column, repr(f.value)),
                     *([{"sql": f.sql}] if f.sql is not None else []),
+                    *([{"lookup": self.lookup(f.lookup).definition}] if f.lookup is not None else []),
                     *([f.rule.given()] if f.rule != FieldRule() else []),
                 ]
                 for f in self.fields

@@ -1,6 +1,7 @@
-"""Model versions on disk: immutable, complete or absent, kept while someone reads them.
+"""Versions of models and of reference data on disk: immutable, complete or absent, kept while someone reads them.
 
     <storage>/models/<model>/<partition, or "_">/<version>/part-*.parquet, version.json
+    <storage>/lookups/<account>/<reference>/<version>/part-0.parquet, version.json
 
 A version is written under a name that readers pass over, and renamed once it is complete.
 """
@@ -37,10 +38,15 @@ class VersionGone(IntegrationsError):
     """A version was cleaned up before it could be read."""
 
 
-def folder_of(storage: Path, model: str, partition: str = "") -> Path:
+MODELS, LOOKUPS = "models", "lookups"
+"""Shelves: folders of versions below the storage folder. On the shelf of lookups an account stands for a model, and
+the name of a reference for a partition."""
+
+
+def folder_of(storage: Path, model: str, partition: str = "", *, shelf: str = MODELS) -> Path:
     """The folder of a model's versions (of one partition)."""
     name = quote(partition, safe="").replace(".", "%2E").replace("_", "%5F") if partition else "_"
-    return storage / "models" / model / name
+    return storage / shelf / model / name
 
 
 def version_name(started: float, run_id: str) -> str:
@@ -48,16 +54,16 @@ def version_name(started: float, run_id: str) -> str:
     return f"{datetime.fromtimestamp(started, UTC).strftime('%Y%m%dT%H%M%S.%fZ')}-{run_id}"
 
 
-def newest_version(storage: Path, model: str, partition: str = "") -> ModelVersion | None:
+def newest_version(storage: Path, model: str, partition: str = "", *, shelf: str = MODELS) -> ModelVersion | None:
     """The version whose query started last, or None if there is none."""
-    names = _complete(folder_of(storage, model, partition))
+    names = _complete(folder_of(storage, model, partition, shelf=shelf))
     return _read(names[-1]) if names else None
 
 
 @contextmanager
-def drafted(storage: Path, model: str, partition: str, name: str) -> Iterator[Path]:
+def drafted(storage: Path, model: str, partition: str, name: str, *, shelf: str = MODELS) -> Iterator[Path]:
     """An empty folder to write a version's files into; dropped if the block raises, left for `publish` otherwise."""
-    parent = folder_of(storage, model, partition)
+    parent = folder_of(storage, model, partition, shelf=shelf)
     draft = parent / f"{_DRAFT}{name}"
     with _marked(parent, name):
         draft.mkdir(parents=True)
@@ -89,19 +95,19 @@ def in_use(version: ModelVersion) -> Iterator[None]:
     with _marked(folder.parent, folder.name):
         if not (folder / _DESCRIPTION).exists():
             raise VersionGone(
-                f"Version {version.name} of the model {version.model!r} was cleaned up before it was read.",
+                f"Version {version.name} of {version.model!r} was cleaned up before it was read.",
                 "Launch the run again.",
             )
         yield
 
 
-def prune(storage: Path, model: str, partition: str = "", keep: int = KEPT) -> list[str]:
+def prune(storage: Path, model: str, partition: str = "", keep: int = KEPT, *, shelf: str = MODELS) -> list[str]:
     """Delete versions that nobody reads, but the newest `keep`, and what dead queries left half-written.
 
     Returns:
         Names of the deleted versions.
     """
-    parent = folder_of(storage, model, partition)
+    parent = folder_of(storage, model, partition, shelf=shelf)
     if not parent.is_dir():
         return []
     deleted: list[str] = []

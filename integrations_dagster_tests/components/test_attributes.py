@@ -174,7 +174,16 @@ def test_only_a_deletion_does_without_fields(mode: str) -> None:
             "fields.name.nulls is clear, and a row in which",
         ),
         ("{column: a, on_error: skip}", "fields.name.on_error is wrong: input should be 'reject' or 'drop'"),
-        ("{lookup: owners, column: a}", "fields.name.lookup is not built yet. Join it in the model's SQL."),
+        ("{lookup: owners}", "fields.name has a `lookup` without a `column` whose values are looked up"),
+        ("{lookup: [owners], column: a}", "fields.name.lookup takes the name of a lookup, or the keys of one"),
+        (
+            "{lookup: {sync: a, cache: 1h}, column: a}",
+            "fields.name.lookup has both `sync` and `cache`: what another sync has delivered",
+        ),
+        (
+            "{lookup: {nomatch: reject}, column: a}",
+            'fields.name.lookup.nomatch is no key here. Did you mean "no_match"?',
+        ),
         ("{colum: a}", 'fields.name.colum is no key here. Did you mean "column"?'),
         ("{column: a, value: b}", "fields.name takes one of `column`, `value` and `sql`"),
         ("{}", "fields.name takes one of `column`, `value` and `sql`"),

@@ -13,6 +13,7 @@ from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.destination import QuotaKeys, RequestLogKeys, RetryKeys, Target
 from integrations_dagster.components.field_mapping import FieldMapping
 from integrations_dagster.components.load import load_definitions, load_project, load_specs
+from integrations_dagster.components.lookups import LookupKeys
 from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected, SyncLogKeys
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster_tests.components.project import DESTINATION, FOLDERS, MODEL, SYNC, WAREHOUSE, ProjectFolder
@@ -486,6 +487,7 @@ def test_the_documentation_names_every_key() -> None:
         RetryKeys,
         RequestLogKeys,
         FieldMapping,
+        LookupKeys,
         BatchKeys,
         Rejected,
         SyncLogKeys,

@@ -6,9 +6,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from referencing import Registry, Resource
@@ -159,61 +161,110 @@ def specs() -> Path | None:
     return Path(folder) if folder else None
 
 
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a vendor's file: the file's name, its path there, and the method in lower case."""
+
+    file: str
+    path: str
+    method: str
+
+    @classmethod
+    def of(cls, request: Request) -> Operation | None:
+        """The operation that a request to HubSpot is of; None where no file describes it."""
+        path, method = request.path.partition("?")[0], request.method.lower()
+        match path.strip("/").split("/"):
+            case ["crm", "v3", "objects", object_, *_]:
+                return cls(f"hubspot-{object_}-v3", path, method)
+            case ["crm", "v3", "properties", _]:
+                return cls("hubspot-properties-v3", "/crm/v3/properties/{objectType}", method)
+            case ["crm", "v3", "owners"]:
+                # HubSpot publishes the dated path alone; parameters and answers are those of v3.
+                return cls("hubspot-owners-2025-09", "/crm/owners/2025-09", method)
+        return None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return _document(self.file)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the file says of the operation."""
+        found: dict[str, Any] = self.document["paths"][self.path][self.method]
+        return found
+
+
 @cache
-def _document(object_: str) -> dict[str, Any]:
+def _document(file: str) -> dict[str, Any]:
     folder = specs()
     assert folder is not None
-    document: dict[str, Any] = json.loads((folder / f"hubspot-{object_}-v3.json").read_text())
+    document: dict[str, Any] = json.loads((folder / f"{file}.json").read_text())
     return document
 
 
 @cache
-def validator(object_: str, path: str, status: str | None) -> Draft202012Validator | None:
+def validator(operation: Operation, status: str | None) -> Draft202012Validator | None:
     """The validator of an operation's request body, or of one of its answers."""
-    operation = _document(object_)["paths"][path]["post"]
-    holder = operation["requestBody"] if status is None else operation["responses"].get(status, {})
+    described = operation.description
+    holder = described["requestBody"] if status is None else described["responses"].get(status, {})
     media = holder.get("content", {}).get("application/json")
     if media is None:
         return None
-    resource: Resource[Any] = Resource.from_contents(_document(object_), default_specification=DRAFT202012)
-    registry: Registry[Any] = Registry().with_resource(f"urn:{object_}", resource)
-    schema = {"$ref": f"urn:{object_}{media['schema']['$ref']}"}
+    resource: Resource[Any] = Resource.from_contents(operation.document, default_specification=DRAFT202012)
+    registry: Registry[Any] = Registry().with_resource(f"urn:{operation.file}", resource)
+    schema = {"$ref": f"urn:{operation.file}{media['schema']['$ref']}"}
     return Draft202012Validator(schema, registry=registry)
 
 
-def _fields(object_: str, path: str) -> set[str]:
+def _fields(operation: Operation) -> set[str]:
     """The members that an input of an operation may have; the schemas themselves let any pass."""
-    schemas = _document(object_)["components"]["schemas"]
-    reference = _document(object_)["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"][
-        "$ref"
-    ]
+    schemas = operation.document["components"]["schemas"]
+    reference = operation.description["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     item = schemas[reference.rsplit("/", 1)[1]]["properties"]["inputs"]["items"]["$ref"].rsplit("/", 1)[1]
     return set(schemas[item]["properties"])
 
 
+def _check_query(operation: Operation, request: Request) -> None:
+    """Hold the query of a GET against the parameters that the file names."""
+    parameters = {p["name"]: p["schema"] for p in operation.description["parameters"] if p["in"] == "query"}
+    for name, text in parse_qsl(request.path.partition("?")[2], strict_parsing="?" in request.path):
+        assert name in parameters, f"{request.path}: unknown parameter {name}"
+        kind = parameters[name]["type"]
+        # A parameter with several values is written with commas (style form, without explode) or as one text.
+        value = text if kind in ("string", "array") else json.loads(text)
+        if kind != "array":
+            Draft202012Validator(parameters[name]).validate(value)
+
+
 def check_request(request: Request) -> None:
     """Hold a request to HubSpot against its schema, where the specs are at hand."""
-    if specs() is None or not request.path.startswith("/crm/v3/objects/"):
+    operation = Operation.of(request)
+    if specs() is None or operation is None:
         return
-    object_ = request.path.split("/")[4]
+    name = operation.path.rsplit("/", 1)[1]
+    if operation.method == "get":
+        assert request.body is None
+        _check_query(operation, request)
+        CHECKED[f"{name} requests"] += 1
+        return
     body = body_of(request)
-    schema = validator(object_, request.path, None)
+    schema = validator(operation, None)
     assert schema is not None
     schema.validate(body)
-    known = _fields(object_, request.path)
+    known = _fields(operation)
     for entry in body["inputs"]:
         assert set(entry) <= known, f"{request.path}: unknown members {set(entry) - known}"
-    CHECKED[f"{request.path.rsplit('/', 1)[1]} requests"] += 1
+    CHECKED[f"{name} requests"] += 1
 
 
 def check_response(request: Request, response: Response) -> None:
     """Hold an answer of these tests against its schema, so that they test what HubSpot may answer."""
-    if specs() is None or not request.path.startswith("/crm/v3/objects/") or not 200 <= response.status < 300:
+    operation = Operation.of(request)
+    if specs() is None or operation is None or not 200 <= response.status < 300:
         return
     if response.headers.get("x-malformed"):
         return
-    object_ = request.path.split("/")[4]
-    schema = validator(object_, request.path, str(response.status))
+    schema = validator(operation, str(response.status))
     if schema is not None:
         schema.validate(response.json())
-        CHECKED[f"{request.path.rsplit('/', 1)[1]} answers"] += 1
+        CHECKED[f"{operation.path.rsplit('/', 1)[1]} answers"] += 1

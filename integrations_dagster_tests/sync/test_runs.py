@@ -10,6 +10,7 @@ from integrations_dagster.sandbox.endpoint import write_endpoint
 from integrations_dagster.sync.account import DestinationUnavailable
 from integrations_dagster.sync.plan import PlanOptions, preview
 from integrations_dagster.sync.record import Incomplete, record
+from integrations_dagster.sync.schema import FieldsDoNotFit
 from integrations_dagster.sync.spec import (
     DestinationSpec,
     Env,
@@ -157,6 +158,11 @@ def test_a_mirror_of_an_emptied_model_sends_nothing(bench: Bench, model: ModelSp
 
 def test_an_unknown_property_stops_the_run_and_names_itself(bench: Bench, model: ModelSpec) -> None:
     sync = bench.contacts(model, fields=(FieldSpec("email", "email"), FieldSpec("nonsense", "firstname")))
+    with pytest.raises(FieldsDoNotFit, match=r"'contacts'.*'nonsense' does not exist.*Nothing was sent"):
+        bench.run(sync)
+    assert {request["method"] for request in bench.client.received()} == {"GET"}
+    # Where the properties cannot be read, HubSpot's refusal of the first batch says it.
+    bench.client.faults([{"match": {"path": "*/properties/*"}, "fault": {"kind": "status", "status": 403}}])
     report = bench.run(sync)
     assert report.outcomes[Status.UNSENT] == 250
     assert bench.emails() == {}
@@ -373,5 +379,6 @@ def test_every_request_is_counted(bench: Bench, model: ModelSpec) -> None:
     )
     report = bench.run(bench.contacts(model))
     assert report.outcomes[Status.REJECTED] == 1
-    assert report.traffic.requests == len(bench.client.received())
+    delivering = [request for request in bench.client.received() if request["method"] == "POST"]
+    assert report.traffic.requests == len(delivering)
     assert report.traffic.errors["poisoned_batch"] >= 3

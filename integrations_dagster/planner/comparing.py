@@ -1,0 +1,17 @@
+"""How values are compared, as SQL."""
+
+from __future__ import annotations
+
+import sys
+
+from integrations_dagster.planner.state import literal
+
+_SPACE = "".join(chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace())
+_TRIMMED = f"trim({{}}, {literal(_SPACE)})"
+NORMALIZED = {"exact": "{}", "trim": _TRIMMED, "trim_lower": f"lower({_TRIMMED})"}
+"""SQL of the normalizations; white space is all that Unicode calls so, as destinations strip it."""
+
+
+def compared(expression: str, normalization: str) -> str:
+    """SQL of a value as it is compared: text, normalized, null where it is empty."""
+    return f"nullif({NORMALIZED[normalization].format(f'CAST({expression} AS VARCHAR)')}, '')"
