@@ -6,6 +6,7 @@ destination has acknowledged is a *candidate*; each candidate of a run ends with
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -156,9 +157,7 @@ class Row:
         match: Match value, normalized, as text (a JSON array of texts for several).
         change: Why the row is sent.
         action: How it is sent.
-        payload: Target field to JSON value, None where a null is sent; without fields that are left out; empty for a
-            delete.
-        encoded: The payload as canonical JSON in UTF-8, encoded once; b"" for a delete.
+        encoded: The payload as canonical JSON in UTF-8; b"" for a delete.
         partition: Partition key, or "" for an unpartitioned model.
         destination_id: The record's id at the destination, or None where unknown.
         source_digest: Digest of the source columns.
@@ -170,12 +169,17 @@ class Row:
     match: str
     change: Change
     action: Action
-    payload: Mapping[str, Any] = field(default_factory=dict)
+    encoded: bytes = b""
     partition: str = ""
     destination_id: str | None = None
     source_digest: str = ""
     payload_digest: str = ""
-    encoded: bytes = b""
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """Target field to JSON value, None where a null is sent; decoded anew whenever it is asked for."""
+        decoded: dict[str, Any] = json.loads(self.encoded) if self.encoded else {}
+        return decoded
 
     @property
     def size(self) -> int:

@@ -57,7 +57,7 @@ def scrub_reason(reason: str, rows: Sequence[Row], sensitive: frozenset[str]) ->
     """
     if not sensitive or not reason:
         return reason
-    if any(not row.payload and row.action is not Action.DELETE for row in rows):
+    if any(row.encoded in (b"", b"{}") and row.action is not Action.DELETE for row in rows):
         # A batch that is taken up again may be known without what it sent.
         return WITHHELD
     return mask_values(reason, (value for row in rows for name, value in row.payload.items() if name in sensitive))

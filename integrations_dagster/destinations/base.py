@@ -200,8 +200,9 @@ class Destination(ABC):
     destinations of the kind share one account there."""
     gzip: ClassVar[bool] = False
     """Whether request bodies may be sent with Content-Encoding gzip."""
-    keeps_text: ClassVar[bool] = True
-    """Whether `encode` returns a text as it is, so that it need not be called for texts."""
+    as_text: ClassVar[frozenset[type]] = frozenset({str})
+    """Types whose values `encode` makes their plain text, so that it need not be called for them: a str itself, an int
+    in digits, a Decimal exact and without exponent, a date as 2026-08-01."""
     nests: ClassVar[bool] = False
     """Whether a field may lie in an object of the payload: "address.city" is then a path, else a name with a dot."""
     settles: ClassVar[float] = 0.0

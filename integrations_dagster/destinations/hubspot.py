@@ -110,6 +110,7 @@ class HubSpot(Destination):
     label: ClassVar[str] = "HubSpot"
     modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPDATE, Mode.UPSERT, Mode.MIRROR, Mode.DELETE})
     auth: ClassVar[str] = "bearer"
+    as_text: ClassVar[frozenset[type]] = frozenset({str, int, Decimal, date})
     auth_kinds: ClassVar[frozenset[str] | None] = frozenset({"bearer", "client_credentials", "refresh_token"})
 
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from integrations_dagster.destinations.values import canonical_json, encoded, json_string
+from integrations_dagster.destinations.values import canonical_json, json_string
 from integrations_dagster.vocabulary import Row
 
 
@@ -66,6 +66,10 @@ def _inputs(inputs: Sequence[bytes]) -> bytes:
 
 
 def _properties(row: Row, field: str | None) -> bytes:
-    if field is None or row.payload.get(field) == row.match:
-        return encoded(row)
+    if field is None:
+        return row.encoded
+    # Within a text a quotation mark is escaped, so that this is a member and no part of a value.
+    member = json_string(field) + b":" + json_string(row.match)
+    if b"," + member in row.encoded or row.encoded.startswith(b"{" + member):
+        return row.encoded
     return canonical_json({**row.payload, field: row.match})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from integrations_dagster.destinations.base import NO_RECORD, Batch, Destination, Limits, Request, Response, Usage
@@ -17,7 +19,7 @@ from integrations_dagster.destinations.errors import (
     Unavailable,
 )
 from integrations_dagster.destinations.usage import usage
-from integrations_dagster.destinations.values import encoded, json_string, json_value
+from integrations_dagster.destinations.values import json_string, json_value
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode, Outcome, Status
 
 MAX_ROWS = 500
@@ -67,6 +69,7 @@ class SandboxDestination(Destination):
     auth: ClassVar[str] = "bearer"
     sandbox_only: ClassVar[bool] = True
     gzip: ClassVar[bool] = True
+    as_text: ClassVar[frozenset[type]] = frozenset({str, Decimal, date})
 
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:  # noqa: ARG002
         if not _NAME.fullmatch(object_):
@@ -117,7 +120,7 @@ class SandboxDestination(Destination):
 
 def rows_json(batch: Batch) -> bytes:
     """The rows of a batch as a JSON array of `{"key", "record"}`."""
-    rows = [b'{"key":%b,"record":%b}' % (json_string(row.key), encoded(row)) for row in batch.rows]
+    rows = [b'{"key":%b,"record":%b}' % (json_string(row.key), row.encoded) for row in batch.rows]
     return b"[" + b",".join(rows) + b"]"
 
 

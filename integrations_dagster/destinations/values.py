@@ -11,8 +11,6 @@ from json.encoder import encode_basestring
 from typing import Any
 from uuid import UUID
 
-from integrations_dagster.vocabulary import Row
-
 EXACT_INT = 2**53
 """Integers from this on are not exact for readers that keep JSON numbers as doubles (JavaScript)."""
 
@@ -55,11 +53,6 @@ def json_string(text: str) -> bytes:
         return _CANONICAL.encode(text).encode()
     except UnicodeEncodeError:
         raise ValueError("A text is not valid Unicode: it holds half of a surrogate pair.") from None
-
-
-def encoded(row: Row) -> bytes:
-    """The payload of a row as canonical JSON: the bytes that it brings, else encoded now."""
-    return row.encoded or canonical_json(row.payload)
 
 
 def decimal_text(value: Decimal) -> str:

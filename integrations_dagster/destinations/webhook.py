@@ -8,6 +8,8 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from integrations_dagster.destinations.base import (
@@ -30,7 +32,7 @@ from integrations_dagster.destinations.errors import (
     Unavailable,
 )
 from integrations_dagster.destinations.usage import usage
-from integrations_dagster.destinations.values import encoded, json_string, json_value
+from integrations_dagster.destinations.values import json_string, json_value
 from integrations_dagster.vocabulary import Action, Change, Misconfigured, Mode, Outcome, Row, Status
 
 MAX_ROWS = 500
@@ -102,6 +104,7 @@ class Webhook(Destination):
     label: ClassVar[str] = "Webhook"
     modes: ClassVar[frozenset[Mode]] = frozenset({Mode.INSERT, Mode.UPSERT, Mode.MIRROR, Mode.DELETE, Mode.APPEND})
     auth: ClassVar[str] = "none"
+    as_text: ClassVar[frozenset[type]] = frozenset({str, Decimal, date})
     nests: ClassVar[bool] = True
     settings: ClassVar[frozenset[str]] = frozenset({"secret"})
     sandbox_path: ClassVar[str] = "webhook"
@@ -200,7 +203,7 @@ def _row(row: Row, action: Action) -> bytes:
     # Members in alphabetical order and no spaces, as in `values.canonical_json`.
     # What the receiver is to do: a row that mode delete lists for the first time is a removal to it.
     change = Change.REMOVED if action is Action.DELETE else row.change
-    record = b"" if action is Action.DELETE else b',"record":' + encoded(row)
+    record = b"" if action is Action.DELETE else b',"record":' + row.encoded
     return b'{"change":"%b","key":%b,"partition":%b%b}' % (
         change.value.encode(),
         json_string(row.key),

@@ -10,7 +10,6 @@ What is found out is stored as an answer that came late, and folded like any oth
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -163,12 +162,11 @@ def _row(sent: SentRow, payload: bytes) -> Row:
         sent.match,
         sent.change,
         sent.action,
-        json.loads(payload),
+        payload,
         sent.partition,
         sent.destination_id,
         sent.source_digest,
         sent.payload_digest,
-        payload,
     )
 
 

@@ -45,7 +45,7 @@ class FieldColumn:
         self._destination = destination
         self._encode = destination.encode_number if rule.type == "number" else destination.encode
         # A text need not be encoded, and where nothing else is to be done, a column of texts is ready as it is.
-        self._texts_ready = destination.keeps_text
+        self._texts_ready = str in destination.as_text
         self._convert = converter(rule) if rule.type or rule.max_length or rule.hash else None
         self._default = self._one(rule.default) if rule.nulls == "default" and rule.default is not None else None
         cleared = destination.cleared()

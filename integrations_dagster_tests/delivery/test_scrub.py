@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from integrations_dagster.delivery.quotations import MASK
 from integrations_dagster.delivery.scrub import WITHHELD, Scrubber, mask_payload, mask_values, scrub_reason, url_secrets
+from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.vocabulary import Action, Change, Row
 
 SECRET = 'pat-na1/"s3cr€t"+&x'
@@ -148,7 +149,7 @@ def test_the_answer_to_a_request_without_body_is_scrubbed_by_the_batchs_first_or
 
 
 def row(**payload: Any) -> Row:
-    return Row(0, "1", "a@x.io", Change.ADDED, Action.UPSERT, payload)
+    return Row(0, "1", "a@x.io", Change.ADDED, Action.UPSERT, canonical_json(payload))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from integrations_dagster.destinations.base import Batch, Destination, Flow, Request, Response
+from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.vocabulary import Action, Change, Row
 
 T = TypeVar("T")
@@ -72,7 +73,15 @@ def row(ordinal: int, match: str | None = None, action: Action = Action.UPSERT, 
     match = f"r{ordinal}@example.com" if match is None else match
     change = fields.pop("change", Change.REMOVED if action is Action.DELETE else Change.ADDED)
     payload = {} if action is Action.DELETE else fields.pop("payload", {"email": match, "firstname": f"Name {ordinal}"})
-    return Row(ordinal, fields.pop("key", str(ordinal)), match, change, action, payload, **fields)
+    return Row(
+        ordinal,
+        fields.pop("key", str(ordinal)),
+        match,
+        change,
+        action,
+        b"" if action is Action.DELETE else canonical_json(payload),
+        **fields,
+    )
 
 
 def batch(rows: Iterable[Row], *, object_: str = "contacts", match: tuple[str, ...] = ("email",)) -> Batch:

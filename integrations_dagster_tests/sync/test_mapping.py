@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integrations_dagster.sync.mapping import _values
+from integrations_dagster.sync.columns import _values
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (a timestamp without a zone)
 
