@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterInstance
 
+from integrations_dagster.orchestration.schema_checks import DRIFT
 from integrations_dagster.orchestration.syncs import CHECK, VOLUME, PlanConfig
 from integrations_dagster.sync.spec import GuardSpec, GuardsSpec
 from integrations_dagster_tests.orchestration.shop import Shop
@@ -34,7 +35,7 @@ def test_unusual_numbers_fail_a_check_and_more_unusual_ones_the_run(shop: Shop, 
     shop.load_many_customers(20)
     result = run(shop, instance, sync)
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
-    assert set(checks) == {CHECK, VOLUME}
+    assert set(checks) == {CHECK, VOLUME, DRIFT}
     assert checks[CHECK].passed
     assert not checks[VOLUME].passed
     assert checks[VOLUME].severity == dg.AssetCheckSeverity.WARN

@@ -104,7 +104,8 @@ def test_the_cursor_does_not_pass_a_rejected_row_until_it_is_accepted_or_parked(
 def test_a_rejected_row_is_accepted_though_nothing_else_changes(bench: Bench) -> None:
     sync = bench.contacts(cursor_model(bench), retry_wait=0.0)
     load(bench, (1, "p1@x.org", "A"), (2, "p2@x.org", "B"), (3, "p3@x.org", "A"))
-    bench.client.faults([{"times": 1, "fault": {"kind": "reject_rows", "with": "p2@x.org"}}])
+    rejection = {"match": {"path": "*/batch/*"}, "times": 1, "fault": {"kind": "reject_rows", "with": "p2@x.org"}}
+    bench.client.faults([rejection])
     assert bench.run(sync).outcomes[Status.REJECTED] == 1
     report = bench.run(sync)
     assert (report.outcomes[Status.CREATED], minute(bench, sync)) == (1, "03")
