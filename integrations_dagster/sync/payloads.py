@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.values import canonical_json, canonical_text
+from integrations_dagster.planner.rows import texts as column_of
 from integrations_dagster.sync.columns import plain_text, python_values
 from integrations_dagster.sync.fields import CLEARED, FieldColumn, reason_of
 from integrations_dagster.sync.spec import FieldRule, FieldSpec, SyncSpec
@@ -49,7 +50,7 @@ class Payloads:
         try:
             pieces = [self._piece(member, values) for member in self._members]
             return Written(self._sync, values, _joined(pieces, rows.num_rows))
-        except (_Unfit, UnicodeEncodeError):
+        except (_Unfit, UnicodeEncodeError, OverflowError, pa.ArrowException):
             texts = [_written(member, values.of) for member in self._members]
             each = zip(*texts, strict=True) if texts else [()] * rows.num_rows
             return Written(self._sync, values, [_object(text) for text in each])
@@ -59,11 +60,11 @@ class Payloads:
         if not member.members and (column := values.plain(member.place)) is not None:
             text = plain_text(column, self._as_text)
             if text is not None:
-                return _join(f',{canonical_text(member.name)}:"', text, '"')
+                return _join(_scalar(f',{canonical_text(member.name)}:"'), text, _QUOTE)
         texts = _written(member, values.of)
         if any(isinstance(text, ValueError) for text in texts):
             raise _Unfit
-        return pa.array([None if text is None else "," + text for text in texts], pa.string())
+        return column_of([None if text is None else "," + text for text in texts])
 
 
 class Written:
@@ -143,19 +144,27 @@ class _Values:
         return values
 
 
+def _scalar(text: str) -> pa.Scalar[Any]:
+    # pyarrow imports pandas for a scalar made of a Python text.
+    return column_of([text])[0]
+
+
+_NOTHING, _QUOTE, _END, _EMPTY = map(_scalar, ("", '"', "}", "{}"))
+
+
 def _joined(pieces: Sequence[pa.Array[Any]], count: int) -> list[bytes | None]:
     if not pieces:
         return [b"{}"] * count
-    members = _join(*pieces, "}", nulls="replace")
+    members = _join(*pieces, _END, nulls="replace")
     # The comma before the first member gives way to the brace.
-    objects = pc.if_else(pc.equal(members, pa.scalar("}")), "{}", pc.binary_replace_slice(members, 0, 1, "{"))
+    objects = pc.if_else(pc.equal(members, _END), _EMPTY, pc.binary_replace_slice(members, 0, 1, "{"))
     texts: list[bytes | None] = objects.cast(pa.binary()).to_pylist()
     return texts
 
 
-def _join(*parts: pa.Array[Any] | str, nulls: Literal["emit_null", "replace"] = "emit_null") -> pa.Array[Any]:
-    # The stubs know no texts among the columns.
-    joined: pa.Array[Any] = pc.binary_join_element_wise(*parts, "", null_handling=nulls)  # type: ignore[call-overload]
+def _join(*parts: Any, nulls: Literal["emit_null", "replace"] = "emit_null") -> pa.Array[Any]:
+    """Columns of texts, and texts that are the same in each row, one behind the other."""
+    joined: pa.Array[Any] = pc.binary_join_element_wise(*parts, _NOTHING, null_handling=nulls)
     return joined
 
 
