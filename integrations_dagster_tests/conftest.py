@@ -12,12 +12,20 @@ from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sandbox.process import ensure_running, stop
 from integrations_dagster_tests.accounts import check_accounts
+from integrations_dagster_tests.postgres import Postgres, running_postgres
 
 
 def pytest_configure() -> None:
     """A shell that runs the tests in the background ignores SIGINT, and so would every process they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that runs for the whole session; tests make databases of their own in it."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,17 @@ class Postgres:
     password: str
     host: str = "127.0.0.1"
 
+    def url(self, database: str, user: str = "", password: str = "") -> str:
+        """The URL of a database, for the superuser or another user."""
+        return f"postgresql://{user or self.user}:{password or self.password}@{self.host}:{self.port}/{database}"
+
+    def execute(self, database: str, *statements: str) -> None:
+        """Execute statements as the superuser, in one transaction."""
+        connection = psycopg2.connect(self.url(database))
+        with contextlib.closing(connection), connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
     def create_database(self) -> str:
         """Create an empty database; returns its name."""
         name = f"test_{secrets.token_hex(4)}"

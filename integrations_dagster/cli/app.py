@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -42,6 +43,13 @@ ResyncKeysOption = Annotated[
 FormatOption = Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="How rows are printed.")]
 TargetOption = Annotated[str, typer.Option(help="Which of its accounts.", show_default="INTEGRATIONS_TARGET")]
 HERE = Path()
+
+
+class Place(StrEnum):
+    """Where state lives."""
+
+    EMBEDDED = "embedded"
+    WAREHOUSE = "warehouse"
 
 
 @app.command("list")
@@ -296,6 +304,29 @@ def suggest(
         spec = loaded.destination(destination).spec(target_in_force())
         text = reading.suggest_for_model(loaded.model(model), spec, object_, storage, show.err())
     show.out().print(text, markup=False, end="", soft_wrap=True)
+
+
+@app.command()
+def home(
+    sync: str,
+    to: Annotated[Place | None, typer.Argument(help="Where to move it; without it, say where it is.")] = None,
+    project: ProjectOption = HERE,
+) -> None:
+    """Move the state of SYNC (for the account in force) between files and its warehouse. Nothing is sent again."""
+    from integrations_dagster.cli import run, show
+    from integrations_dagster.sync import homes
+
+    loaded = projects.load(project)
+    storage = projects.prepare(loaded.root)
+    spec = loaded.sync(sync)
+    with run.surroundings(storage, show.err()) as ctx:
+        if to is not None:
+            told = homes.move_home(spec, ctx, to.value)
+        else:
+            place = homes.place_of(spec, ctx)
+            where = f"is in {homes.WHERE[place]}" if place else "begins with its first run"
+            told = f"The state of sync {sync!r} {where} (YAML: home: {spec.home})."
+    show.print_notes(show.out(), (told,))
 
 
 @app.command()

@@ -52,7 +52,8 @@ def run_demo(root: Path) -> None:
     project = projects.load(root)
     for folder, error in project.broken.items():
         console.print(f"Left out, because it is broken: {folder}: {error}", style="red", markup=False)
-    warehouses = sorted({spec.model.warehouse.path for spec in project.specs if spec.model.warehouse.kind})
+    paths = {spec.model.warehouse.path for spec in project.specs}
+    warehouses = sorted(path for path in paths if path is not None)
     for path in warehouses:
         _sample(path, console)
     log = storage / "demo.log"

@@ -113,7 +113,9 @@ class Names:
             )
         spec = model.spec(self._root, warehouse)
         readers = self._readers(model.identity) if spec.cursor else ()
-        return replace(spec, sensitive=self._sensitive(model.identity, spec.warehouse.dialect), readers=readers)
+        homes = frozenset(sync.home for sync in self.syncs if sync.model_name == model.identity)
+        sensitive = self._sensitive(model.identity, spec.warehouse.dialect)
+        return replace(spec, sensitive=sensitive, readers=readers, homes=homes or spec.homes)
 
     def _readers(self, model: str) -> tuple[tuple[str, str], ...]:
         """The syncs of a model, each with the target in force."""

@@ -42,6 +42,8 @@ class WarehouseScaffolder(ExampleScaffolder):
         name: {name}              # a model's `warehouse:` names it; a model without one uses "warehouse"
         kind: duckdb
         path: warehouse.duckdb    # relative to the project; opened read-only, and briefly
+        # kind: postgres
+        # url: {env: WAREHOUSE_URL}  # postgresql://user:password@host:port/database; a read-only user will do
     """
 
 
@@ -123,4 +125,5 @@ class SyncScaffolder(ExampleScaffolder):
         # guards: {queried: {warn: 50%, stop: 90%}, added: {most: 50000}}  # numbers far from the usual
         # owner: true             # it may write what another sync writes too
         # dedupe_window: 30d      # append: how long keys are remembered; default: for good
+        # home: embedded          # or warehouse: its state as tables of the warehouse, where changes are found
     """

@@ -43,6 +43,7 @@ from integrations_dagster.destinations.base import Destination, Repeat
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, LookupSpec, ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
+from integrations_dagster.warehouses.registry import KINDS as WAREHOUSES
 
 if TYPE_CHECKING:
     from integrations_dagster.components.names import Names
@@ -63,7 +64,7 @@ ACTIONS = {
 """How rows of a mode may be delivered."""
 ModeName = Literal["insert", "update", "upsert", "mirror", "delete", "append"]
 LIMITS_PLANNED = dict.fromkeys(("invalid_above", "in_doubt_above"), "Built: rejected_above.")
-CHANGES_FOUND = "Changes are found by DuckDB, beside the storage folder."
+CHANGES_FOUND = "Write `home`: changes are found where the state is."
 
 
 class BatchKeys(Keys):
@@ -152,7 +153,6 @@ class Sync(YamlComponent):
     word: ClassVar[str] = "sync"
     not_built: ClassVar[NotBuilt] = {
         "cursor": "It is a key of the model.",
-        "home": CHANGES_FOUND,
         "planner": CHANGES_FOUND,
         "sensitive": "Mark the field: {column: NAME, sensitive: true}.",
     }
@@ -237,6 +237,11 @@ class Sync(YamlComponent):
     dedupe_window: Duration | None = Field(
         default=None,
         description='append: how long the key of a delivered row is remembered at least, as "30d"; default: for good.',
+    )
+    home: Literal["embedded", "warehouse"] = Field(
+        default="embedded",
+        description="Where its state lives and changes are found. embedded: files below the storage folder, a user "
+        "that may only read is enough; warehouse: tables of its schema integrations, only what differs leaves it.",
     )
     description: str | None = Field(default=None, description="Shown on the asset.")
 
@@ -334,6 +339,7 @@ class Sync(YamlComponent):
         except Misconfigured as error:
             raise self.error((), error.message, error.remedy) from error
         self._check_paths(kind)
+        self._check_home(model)
         self._check_batch(kind, mode)
         self._check_in_doubt(kind, mode)
         self._check_sensitive(model)
@@ -373,6 +379,7 @@ class Sync(YamlComponent):
             keep_values=self.keep_values,
             source=self.place,
             lookups=self._lookups(destination, delivered or {}),
+            home=self.home,
         )
 
     def _lookups(self, destination: DestinationSpec, delivered: Mapping[str, SyncSpec]) -> tuple[LookupSpec, ...]:
@@ -405,6 +412,21 @@ class Sync(YamlComponent):
             check_paths(tuple(self.fields), kind)
         except FieldProblem as error:
             raise self.error(("fields", error.key), str(error)) from None
+
+    def _check_home(self, model: ModelSpec) -> None:
+        if self.home == "warehouse" and self.keep_values:
+            raise self.error(
+                "keep_values", "is not built yet for `home: warehouse`.", "Leave it out, or write `home: embedded`."
+            )
+        kind = WAREHOUSES.get(model.warehouse.kind)
+        if self.home == "warehouse" and (kind is None or kind.store is None):
+            able = ", ".join(name for name, known in WAREHOUSES.items() if known.store)
+            raise self.error(
+                "home",
+                f'is warehouse, but the warehouse "{model.warehouse.name}" of its model is of the kind '
+                f"{model.warehouse.kind}, which keeps no state.",
+                f"Write `home: embedded`, or use a warehouse of the kind {able}.",
+            )
 
     def _check_batch(self, kind: Destination, mode: Mode) -> None:
         limits = kind.limits(self.object, ACTIONS[mode][0])

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import dagster as dg
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import NotBuilt, YamlComponent, near, problem
+from integrations_dagster.components.attributes import Secret, YamlComponent, mistake, near, problem
 from integrations_dagster.components.scaffold import WarehouseScaffolder
-from integrations_dagster.sync.spec import WarehouseSpec
+from integrations_dagster.sync.spec import Env, WarehouseSpec
+from integrations_dagster.warehouses.registry import KINDS
 
-KINDS = ("duckdb",)
-KINDS_PLANNED = ("postgres",)
+WHERE = {
+    "path": "path, the file, relative to the project root",
+    "url": "url: {env: NAME}, the environment variable that has its URL",
+}
 
 
 def _kind(value: Any) -> Any:
-    if value in KINDS_PLANNED:
-        raise problem(f'"{value}" is not built yet. Built: {", ".join(KINDS)}.')
     if value not in KINDS:
         raise problem(f'"{value}" is no kind of warehouse. {near(str(value), KINDS)}Known: {", ".join(KINDS)}.')
     return value
@@ -29,11 +30,29 @@ class Warehouse(YamlComponent):
     """A warehouse that models query, read-only."""
 
     word: ClassVar[str] = "warehouse"
-    not_built: ClassVar[NotBuilt] = {"url": 'It belongs to the kind "postgres".'}
 
     name: str = Field(default="warehouse", min_length=1, description="Models refer to it by this name.")
-    kind: Annotated[Literal["duckdb"], BeforeValidator(_kind)] = Field(description="What it is: duckdb.")
-    path: str = Field(min_length=1, description="The DuckDB file, relative to the project root.")
+    kind: Annotated[Literal["duckdb", "postgres"], BeforeValidator(_kind)] = Field(
+        description="What it is: duckdb or postgres."
+    )
+    path: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="duckdb: the file, relative to the project root."
+    )
+    url: Secret | None = Field(
+        default=None,
+        description="postgres: {env: NAME}, the environment variable that holds "
+        "postgresql://user:password@host:port/database.",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Warehouse:
+        place = KINDS[self.kind].place
+        for key, value in (("path", self.path), ("url", self.url)):
+            if key == place and value is None:
+                raise problem(f"is of the kind {self.kind} and lacks {WHERE[place]}")
+            if key != place and value is not None:
+                raise mistake((key,), f"has no meaning for the kind {self.kind}, which takes {WHERE[place]}.")
+        return self
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -49,7 +68,12 @@ class Warehouse(YamlComponent):
         Args:
             root: The project root, absolute.
         """
-        return WarehouseSpec(self.name, self.kind, root / self.path)
+        return WarehouseSpec(
+            self.name,
+            self.kind,
+            root / self.path if self.path is not None else None,
+            Env(self.url.env) if self.url is not None else None,
+        )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         from integrations_dagster.components.names import Names

@@ -206,7 +206,11 @@ def judge(
 
 
 def find_candidates(
-    connection: duckdb.DuckDBPyConnection, settings: Settings, has_match: bool, partitions: list[str]
+    connection: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    has_match: bool,
+    partitions: list[str],
+    stayed_keys: int = 0,
 ) -> list[str]:
     # A record whose digests are unknown was sent by a request that may be repeated: it may not be there, and is created
     # again.
@@ -246,7 +250,7 @@ def find_candidates(
             ).fetchall()
         ]
     if settings.removes and (not settings.partial or settings.release is not None):
-        _remove(connection, settings, partitions)
+        _remove(connection, settings, partitions, stayed_keys)
         left_behind = []
     return left_behind
 
@@ -306,7 +310,7 @@ def _move(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partitions: list[str]) -> None:
+def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partitions: list[str], stayed_keys: int) -> None:
     where = f"s.partition IN ({', '.join(literal(partition) for partition in partitions)})"
     # A record that another row's match value claims is handed over, not deleted: also under another name of it, and
     # while the claim is invalid. One record is removed once, even where two of its names are in doubt. A stray is
@@ -337,7 +341,8 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
         QUALIFY g.destination_id IS NULL OR row_number() OVER (PARTITION BY g.destination_id ORDER BY g.number DESC) = 1
         """
     )
-    total = scalar(connection, f"SELECT count(DISTINCT key) FROM snapshot s WHERE {where}")
+    # What stays in the warehouse is in the model.
+    total = scalar(connection, f"SELECT count(DISTINCT key) FROM snapshot s WHERE {where}") + stayed_keys
     missing = scalar(connection, "SELECT count(DISTINCT key) FROM removals WHERE missing")
     rows = settings.removal_limit > 1
     over = missing > settings.removal_limit if rows else total and missing / total > settings.removal_limit

@@ -22,8 +22,10 @@ from integrations_dagster.planner.candidates import (
     restrict,
 )
 from integrations_dagster.planner.computed import problem_of
-from integrations_dagster.planner.model import Source, check_keys, load_model, scalar, text_of
+from integrations_dagster.planner.model import Source, check_keys, load_model, scalar
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
+from integrations_dagster.planner.warehouse_diff import attach
+from integrations_dagster.planner.warehouse_home import WarehouseHome
 from integrations_dagster.vocabulary import Change, Counts, HeldStatus, Mode, Status
 
 
@@ -70,18 +72,17 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
     """
     folder.mkdir(parents=True, exist_ok=True)
     with connect(folder) as connection:
-        home.attach(connection, manifest)
-        problems = load_model(connection, settings.sync, source)
+        problems, stayed = _load(connection, home, manifest, source, settings, folder)
         check_keys(connection, settings.sync, source)
-        counts = Counts(queried=scalar(connection, "SELECT count(*) FROM model"))
-        compared = ", ".join(literal(partition) for partition in source.files)
+        counts = Counts(queried=scalar(connection, "SELECT count(*) FROM model") + stayed.rows)
+        compared = ", ".join(map(literal, source.partitions))
         judge(connection, settings, bool(source.match), compared, source.cursor)
         verdicts = dict(connection.execute("SELECT verdict, count(*) FROM compared GROUP BY verdict").fetchall())
         held = {why: verdicts.get(why, 0) for why in WAITING}
         counts.held = sum(held.values())
         counts.invalid = scalar(connection, "SELECT count(*) FROM bad") + verdicts.get("invalid", 0)
-        counts.unchanged = verdicts.get("unchanged", 0)
-        left_behind = find_candidates(connection, settings, bool(source.match), list(source.files))
+        counts.unchanged = verdicts.get("unchanged", 0) + stayed.rows
+        left_behind = find_candidates(connection, settings, bool(source.match), source.partitions, stayed.keys)
         result = Diff(counts, left_behind=left_behind, known=manifest.rows, held=held)
         result.unknown = scalar(
             connection, "SELECT count(*) FROM compared WHERE record_match IS NOT NULL AND NOT known"
@@ -104,11 +105,40 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         assert counts.adds_up(), counts
         _write_shards(connection, source, settings, folder, result, problems)
         _write_bad(connection, folder)
-        if not settings.partial and list(source.files) == [""] and source.cursor is None:
+        if not settings.partial and source.partitions == [""] and source.cursor is None:
             _write_forgotten(connection, folder)
         if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
             _write_ended(connection, settings, folder, list(source.files))
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Stayed:
+    """What has stayed in the warehouse: unchanged rows of the model, and keys of their records."""
+
+    rows: int = 0
+    keys: int = 0
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection,
+    home: Home,
+    manifest: Manifest,
+    source: Source,
+    settings: Settings,
+    folder: Path,
+) -> tuple[frozenset[str], _Stayed]:
+    """Make `model`, `files`, `snapshot` and `held` readable: all of them, or what leaves the warehouse.
+
+    Returns:
+        What `load_model` returns, and what has stayed.
+    """
+    if not isinstance(home, WarehouseHome):
+        home.attach(connection, manifest)
+        return load_model(connection, settings.sync, source), _Stayed()
+    left = home.leave(manifest, source, settings.sync, folder, count_keys=settings.removes)
+    attach(connection, left)
+    return load_model(connection, settings.sync, source, left.rows), _Stayed(left.stayed, left.stayed_keys)
 
 
 def _tell_release(connection: duckdb.DuckDBPyConnection, release: Release, result: Diff) -> None:
@@ -157,7 +187,7 @@ def _write_shards(
             SELECT c.ordinal, c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.again,
                 c.destination_id, c.digest AS source_digest, c.payload_digest AS known_payload_digest{columns}
             FROM cut c LEFT JOIN files f
-                ON c.change <> '{Change.REMOVED}' AND {text_of(source.primary_key, "f")} = c.key
+                ON c.change <> '{Change.REMOVED}' AND f."__key" = c.key
             WHERE c.shard = {index} ORDER BY c.ordinal
             ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20000)"""
         )

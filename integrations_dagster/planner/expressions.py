@@ -55,6 +55,18 @@ def render(sql: str, dialect: str, home: str, columns: Mapping[str, str] | None 
         raise ValueError(f"cannot be written for {home}: {error}") from None
 
 
+def tells_time(sql: str, dialect: str) -> bool:
+    """Whether an expression, which has been read before, depends on when it is computed."""
+    from sqlglot import exp
+
+    kinds = (exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.CurrentDatetime, exp.Localtime)
+    names = {"age", "now", "today", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "timeofday"}
+    return any(
+        isinstance(node, kinds) or (isinstance(node, exp.Anonymous) and node.name.lower() in names)
+        for node in _parsed(sql, dialect).walk()
+    )
+
+
 def _typed(tree: Expr, dialect: str, columns: Mapping[str, str]) -> Expr:
     from sqlglot import exp
     from sqlglot.errors import SqlglotError

@@ -47,6 +47,7 @@ from integrations_dagster.planner.state import (
     slug,
     to_disk,
 )
+from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
 from integrations_dagster.vocabulary import Mode
 
 
@@ -141,38 +142,58 @@ def fold(
             last = previous.last_number
             if first is not None:
                 last = write_events(connection, scratch, chain([first], batches), last)
-            home.attach(connection, previous)
-            _load(connection, scratch, outcomes, forgotten, ended, found=found)
+            _load(connection, home, previous, scratch, outcomes, forgotten, ended, found=found, whole=anew is not None)
             for name, texts in (("partitions", anew.partitions), ("keys", anew.keys)) if anew else _NOTHING_ANEW:
                 connection.execute(f"SET VARIABLE anew_{name} = CAST(? AS VARCHAR[])", [list(texts)])
             if write_log:
                 _write_log(connection, home, scratch, previous.last_number, now, found=found)
-            generation = previous.generation + 1
-            snapshot, held = f"snapshot-{generation}-{last}.parquet", f"held-{generation}-{last}.parquet"
-            _copy(connection, _SNAPSHOT_AFTER if anew is None else _SNAPSHOT_ANEW, target / snapshot)
             for name, value in (("now", now), *asdict(spacing).items()):
                 connection.execute(f"SET VARIABLE {name} = ?", [value])
-            _copy(connection, HELD_AFTER, target / held)
-            values = f"values-{generation}-{last}.parquet" if keep_values else ""
-            if values:
+            manifest = replace(
+                previous,
+                generation=previous.generation + 1,
+                last_number=last,
+                mapping_digest=digest,
+                mode=kept_mode,
+                values="",
+            )
+            keep = _keep_changes if isinstance(home, WarehouseHome) else _keep_files
+            manifest = keep(connection, manifest, target, _SNAPSHOT_AFTER if anew is None else _SNAPSHOT_ANEW)
+            # A home in the warehouse keeps none.
+            if keep_values and not isinstance(home, WarehouseHome):
+                manifest = replace(manifest, values=f"values-{manifest.generation}-{last}.parquet")
                 before = home.folder / previous.values if previous.values else None
                 told = [path for plan in plans for path in sorted(plan.glob("values-*.parquet"))]
-                fold_payloads(connection, before, told, (target / snapshot, target / held), target / values)
-        rows = pq.ParquetFile(target / snapshot).metadata.num_rows
-        manifest = replace(
-            previous,
-            generation=generation,
-            last_number=last,
-            snapshot=snapshot,
-            held=held,
-            rows=rows,
-            mapping_digest=digest,
-            mode=kept_mode,
-            values=values,
-        )
-        return Folded(manifest, previous)
+                state = (target / manifest.snapshot, target / manifest.held)
+                fold_payloads(connection, before, told, state, target / manifest.values)
+            return Folded(manifest, previous)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep_files(connection: duckdb.DuckDBPyConnection, manifest: Manifest, target: Path, after: str) -> Manifest:
+    name = f"{manifest.generation}-{manifest.last_number}.parquet"
+    snapshot, held = f"snapshot-{name}", f"held-{name}"
+    _copy(connection, after, target / snapshot)
+    _copy(connection, HELD_AFTER, target / held)
+    rows = pq.ParquetFile(target / snapshot).metadata.num_rows
+    return replace(manifest, snapshot=snapshot, held=held, rows=rows)
+
+
+def _keep_changes(connection: duckdb.DuckDBPyConnection, manifest: Manifest, target: Path, after: str) -> Manifest:
+    """Of a home in the warehouse: what is to be replaced there."""
+    name = f"fold-{manifest.generation}-{manifest.last_number}"
+    shutil.rmtree(target / name, ignore_errors=True)
+    grown = {}
+    for kind, query in (("snapshot", after), ("held", HELD_AFTER)):
+        connection.execute(f"CREATE TEMP TABLE {kind}_after AS {query}")
+        grown[kind] = write_changes(connection, kind, kind, f"{kind}_after", target / name)
+    shared = scalar(
+        connection, "SELECT count(*) FROM (SELECT match FROM snapshot_after GROUP BY match HAVING count(*) > 1)"
+    )
+    return replace(
+        manifest, snapshot=name, rows=manifest.rows + grown["snapshot"], shared=manifest.shared or shared > 0
+    )
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
@@ -185,12 +206,15 @@ def _copy(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None
 
 def _load(
     connection: duckdb.DuckDBPyConnection,
+    home: Home,
+    previous: Manifest,
     scratch: Path,
     outcomes: list[Path],
     forgotten: list[Path],
     ended: list[Path],
     *,
     found: bool,
+    whole: bool,
 ) -> None:
     def files(paths: list[Path]) -> str:
         return "[" + ", ".join(literal(str(path)) for path in paths) + "]"
@@ -203,15 +227,6 @@ def _load(
     else:
         columns = ", ".join(f"{name} {kind}" for name, kind in EVENT_COLUMNS.items())
         connection.execute(f"CREATE TEMP TABLE raw_events ({columns})")
-    connection.execute(STALE)
-    if scalar(connection, "SELECT count(*) FROM stale"):
-        connection.execute(
-            f"""CREATE TEMP VIEW events AS
-            SELECT e.* REPLACE (CASE WHEN s.key IS NULL THEN effect ELSE {STALE_EFFECT} END AS effect)
-            FROM raw_events e LEFT JOIN stale s ON s.key = e.key AND s.number = e.number"""
-        )
-    else:
-        connection.execute("CREATE TEMP VIEW events AS SELECT * FROM raw_events")
     empty = "(key VARCHAR, match VARCHAR, partition VARCHAR, change VARCHAR, status VARCHAR, source_digest VARCHAR, "
     empty += "payload_digest VARCHAR, code VARCHAR, reason VARCHAR, remember BOOLEAN, run_id VARCHAR)"
     if outcomes:
@@ -232,7 +247,32 @@ def _load(
         )
     else:
         connection.execute("CREATE TEMP TABLE ended (key VARCHAR, match VARCHAR, number BIGINT)")
+    _bring(connection, home, previous, whole=whole)
+    connection.execute(STALE)
+    if scalar(connection, "SELECT count(*) FROM stale"):
+        connection.execute(
+            f"""CREATE TEMP VIEW events AS
+            SELECT e.* REPLACE (CASE WHEN s.key IS NULL THEN effect ELSE {STALE_EFFECT} END AS effect)
+            FROM raw_events e LEFT JOIN stale s ON s.key = e.key AND s.number = e.number"""
+        )
+    else:
+        connection.execute("CREATE TEMP VIEW events AS SELECT * FROM raw_events")
     connection.execute(_TOUCHES)
+
+
+def _bring(connection: duckdb.DuckDBPyConnection, home: Home, previous: Manifest, *, whole: bool) -> None:
+    """Make `snapshot` and `held` readable: all of them, or what these events may touch."""
+    if not isinstance(home, WarehouseHome):
+        home.attach(connection, previous)
+        return
+    connection.execute(
+        """CREATE TEMP TABLE touching AS
+        SELECT 'key' AS kind, key AS value FROM raw_events
+        UNION SELECT 'key', key FROM outcomes UNION SELECT 'key', key FROM forgotten UNION SELECT 'key', key FROM ended
+        UNION SELECT 'match', match FROM raw_events
+        UNION SELECT 'destination_id', destination_id FROM raw_events WHERE destination_id IS NOT NULL"""
+    )
+    home.touched(connection, previous, whole=whole)
 
 
 # For each match value and each destination id, the last number of what would end or blur an older record that has it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Source:
         computed: How those are computed that the model does not have.
         cursor: Column by which the model is queried in part: rows that are not there may be there all the same.
         lookups: And how those are looked up.
+        tables: In a home in the warehouse: partition key to the table of its newest version; `files` is empty then.
+        types: Likewise: types of the model's columns as the warehouse names them.
+        inputs: Likewise: the model's own columns that `columns` are, or are computed from.
+        whole: Likewise: every row leaves the warehouse, because what is computed here may change while `inputs` do not.
     """
 
     files: Mapping[str, Sequence[Path]]
@@ -44,6 +48,15 @@ class Source:
     computed: tuple[Computed, ...] = ()
     cursor: str | None = None
     lookups: tuple[Lookup, ...] = ()
+    tables: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    whole: bool = False
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions compared; [""] of an unpartitioned model."""
+        return list(self.tables or self.files)
 
 
 def scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[Any] = ()) -> int:
@@ -71,7 +84,8 @@ def text_of(columns: Sequence[str], table: str = "") -> str:
     return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
 
 
-def _match_text(source: Source) -> str:
+def match_text(source: Source) -> str:
+    """SQL: the match value of a row of the model."""
     if not source.match:
         return text_of(source.primary_key)
     texts = [compared(quote(column), how) for column, how in zip(source.match, source.normalization, strict=True)]
@@ -81,9 +95,15 @@ def _match_text(source: Source) -> str:
     return f"CASE WHEN {any_null} THEN NULL ELSE CAST(to_json([{', '.join(texts)}]) AS VARCHAR) END"
 
 
-def _digest_text(source: Source, problems: frozenset[str]) -> str:
+def digest_text(source: Source, used: Sequence[str], problems: frozenset[str] = frozenset()) -> str:
+    """SQL: the source digest of a row of the model.
+
+    Args:
+        used: The columns whose change makes a row a candidate, beside the primary key.
+        problems: Computed columns that have a column of problems.
+    """
     # Each value is led by its length, so that no two rows share a text by moving a character from column to column.
-    columns = dict.fromkeys([*source.primary_key, *source.columns])
+    columns = dict.fromkeys([*source.primary_key, *used])
     parts = [
         f"coalesce(strlen(CAST({quote(column)} AS VARCHAR)) || ':' || CAST({quote(column)} AS VARCHAR), '-')"
         for column in columns
@@ -94,8 +114,18 @@ def _digest_text(source: Source, problems: frozenset[str]) -> str:
     return f"md5({' || '.join([seed, *parts])})"
 
 
-def load_model(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> frozenset[str]:
-    """View `files` (the model's rows, with columns that are computed and looked up), table `model` (keys and digests).
+LEFT_KEY, LEFT_MATCH, LEFT_DIGEST = "__row_key", "__match", "__digest"
+"""Columns of rows that have left the warehouse, which computed them."""
+
+
+def load_model(
+    connection: duckdb.DuckDBPyConnection, sync: str, source: Source, left: Path | None = None
+) -> frozenset[str]:
+    """View `files` (the model's rows, with columns that are computed and looked up, and the key as "__key"), table
+    `model` (keys and digests).
+
+    Args:
+        left: The file of the rows that have left the warehouse; None: the rows are in the files of the source.
 
     Returns:
         The further columns that have a column of problems (`problem_of`) in `files`.
@@ -103,14 +133,17 @@ def load_model(connection: duckdb.DuckDBPyConnection, sync: str, source: Source)
     Raises:
         Misconfigured: An expression does not fit the model.
     """
-    files = files_sql(source)
+    files = files_sql(source) if left is None else f"SELECT * FROM read_parquet({literal(str(left))})"
     computed = checked(connection, files, source.computed, sync)
     files, unfound = with_lookups(connection, files, source.lookups)
-    try:
-        return _load(connection, source, files, computed, unfound, row_by_row=False)
-    except (duckdb.DataError, duckdb.InvalidInputException):
-        if not any(column.may_fail for column in computed):
-            raise
+    may_fail = any(column.may_fail for column in computed)
+    # Of rows that have left the warehouse no digest is computed here, which would show that an expression fails.
+    if left is None or source.whole or not may_fail:
+        try:
+            return _load(connection, source, files, computed, unfound, row_by_row=False)
+        except (duckdb.DataError, duckdb.InvalidInputException):
+            if not may_fail:
+                raise
     # An expression fails on some row. Each row is tried by itself now, so that the others are delivered.
     connection.execute("SET disabled_optimizers = 'common_subexpressions'")
     try:
@@ -136,14 +169,18 @@ def _load(
 ) -> frozenset[str]:
     sql = with_computed(files, computed, row_by_row=row_by_row) if computed else files
     problems = with_problems(computed, row_by_row=row_by_row) | unfound
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW files AS {sql}")
+    if source.tables:
+        # What the warehouse compares is over the columns that a computed one is made from.
+        key, match, digest = map(quote, (LEFT_KEY, LEFT_MATCH, LEFT_DIGEST))
+    else:
+        key, match = text_of(source.primary_key), match_text(source)
+    if source.whole or not source.tables:
+        digest = digest_text(source, source.columns, problems)
     cursor = f", {quote(source.cursor)} AS cursor" if source.cursor else ""
+    connection.execute(f'CREATE OR REPLACE TEMP VIEW files AS SELECT *, {key} AS "__key" FROM ({sql})')
     connection.execute(
-        f"""CREATE TEMP TABLE model AS SELECT
-            {text_of(source.primary_key)} AS key,
-            {_match_text(source)} AS match,
-            "__partition" AS partition,
-            {_digest_text(source, problems)} AS digest{cursor}
+        f"""CREATE TEMP TABLE model AS SELECT "__key" AS key, {match} AS match, "__partition" AS partition,
+            {digest} AS digest{cursor}
         FROM files"""
     )
     return problems

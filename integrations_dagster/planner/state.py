@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Manifest:
         volumes: [partitions, rows queried, added, changed, removed] of earlier runs, oldest first.
         mode: The mode of the newest plan; "" before the first, and in manifests that are older than this field.
         values: File name of the payloads that are kept, or "".
+        shared: Whether records of different keys may have one match value (kept for a home in the warehouse).
     """
 
     generation: int = 0
@@ -83,6 +85,7 @@ class Manifest:
     marks: list[list[Any]] = field(default_factory=list)
     volumes: list[list[int]] = field(default_factory=list)
     values: str = ""
+    shared: bool = False
 
 
 def slug(text: str) -> str:
@@ -109,11 +112,34 @@ class Home:
         return self.folder / "log" / slug(run_id)
 
     def manifest(self) -> Manifest:
-        """The state now; an empty one before the first fold."""
+        """The state now; an empty one before the first fold, and where the state is in a warehouse."""
         path = self.folder / MANIFEST
         if not path.exists():
             return Manifest()
-        return Manifest(**json.loads(path.read_text("utf-8")))
+        data = json.loads(path.read_text("utf-8"))
+        if "home" in data:
+            # The state is in a warehouse; of the files here, logs up to that number are in it.
+            return Manifest(last_number=data["last_number"])
+        return Manifest(**data)
+
+    def place(self) -> str | None:
+        """Which home the manifest says that the state is in: "embedded" or "warehouse"; None: there is no state yet."""
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return None
+        return str(json.loads(path.read_text("utf-8")).get("home", "embedded"))
+
+    @contextmanager
+    def prepared(self, manifest: Manifest) -> Iterator[Callable[[], None]]:
+        """Make a fold's result ready to become the state: what the block is given makes it so, at once.
+
+        The block calls it within a ledger transaction that holds the lease.
+        """
+        yield lambda: self.swap(manifest)
+
+    def drafting(self, folder: Path) -> Home:
+        """This home with the state whose new files a fold has put into `folder`, and that never is in force."""
+        return Home(folder)
 
     def swap(self, manifest: Manifest) -> None:
         """Make a manifest the state, durably. The caller holds the lease."""
@@ -133,8 +159,13 @@ class Home:
             if path.name not in (manifest.snapshot, manifest.held, manifest.values):
                 path.unlink(missing_ok=True)
 
-    def attach(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
-        """Make the state readable as the views `snapshot` and `held`; columns that a file lacks are null."""
+    def attach(self, connection: duckdb.DuckDBPyConnection, manifest: Manifest, key: str | None = None) -> None:  # noqa: ARG002
+        """Make the state readable as `snapshot` and `held`; columns that a file lacks are null.
+
+        Args:
+            key: The only primary key that is asked for: a home may leave the others out. Without it, a home may leave
+                the snapshot out.
+        """
         for view, name, columns in (
             ("snapshot", manifest.snapshot, SNAPSHOT_COLUMNS),
             ("held", manifest.held, HELD_COLUMNS),

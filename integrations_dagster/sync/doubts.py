@@ -22,9 +22,9 @@ from integrations_dagster.ledger.batches import BatchRecord, SentRow
 from integrations_dagster.ledger.leases import ShardLease
 from integrations_dagster.ledger.writing import AlreadyClosed
 from integrations_dagster.planner.held import Doubt, doubts
-from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.account import Connected, account_key, ask, connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.line import open_line
 from integrations_dagster.sync.spec import SyncSpec
@@ -263,7 +263,7 @@ def confirm(sync: SyncSpec, ctx: RunContext, keys: Sequence[str], destination_id
     account = identify(sync, ctx, connected)
     lease = ctx.ledger.acquire(state_key(sync, account), ctx.run_id, ctx.worker, alive=ctx.alive, known=False)
     try:
-        held = HeldState(lease, Home.of(ctx.storage, sync.name, account), sync.keep_values)
+        held = HeldState(lease, home_of(sync, ctx, account), sync.keep_values)
         wait_for_open_batches(sync, ctx, lease.state_key, quietly=True)
         keep_payloads(sync, held.home)
         fold_into(ctx, held, spacing=spacing_of(sync))

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from integrations_dagster.planner.lookups import Lookup
-from integrations_dagster.planner.state import Home
+from integrations_dagster.planner.warehouse_home import WarehouseHome
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.readings import LookupUse, SchemaReport
 from integrations_dagster.sync.references import ReferenceRead, known_columns, read_reference
 from integrations_dagster.sync.spec import LookupSpec, SyncSpec
@@ -137,12 +138,18 @@ def _label(spec: LookupSpec) -> str:
 
 def _delivered(other: SyncSpec, ctx: RunContext, folder: Path) -> tuple[tuple[Path, ...], int]:
     """What another sync is known to have delivered, as files that its own runs leave alone, and how many records."""
-    home = Home.of(ctx.storage, other.name, identify(other, ctx, connect_account(other, ctx)))
+    home = home_of(other, ctx, identify(other, ctx, connect_account(other, ctx)))
+    mine = folder / f"delivered-{other.name}.parquet"
+    if isinstance(home, WarehouseHome):
+        state = home.state()
+        if state is None:
+            return (), 0
+        home.take(state, mine, folder / f"held-{other.name}.parquet")
+        return (mine,), home.manifest().rows
     for _ in range(TRIES):
         manifest = home.manifest()
         if not manifest.snapshot:
             return (), 0
-        mine = folder / f"delivered-{other.name}.parquet"
         source = home.folder / manifest.snapshot
         # A fold of the other sync may delete its file between the look at its manifest and this.
         with contextlib.suppress(FileNotFoundError):

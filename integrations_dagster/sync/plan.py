@@ -19,7 +19,7 @@ from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.planner.candidates import ACTION_OF, Release, Settings
 from integrations_dagster.planner.computed import Computed
 from integrations_dagster.planner.diff import Diff, diff
-from integrations_dagster.planner.expressions import render
+from integrations_dagster.planner.expressions import render, tells_time
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.kept import kept_payloads
 from integrations_dagster.planner.lookups import Lookup
@@ -30,6 +30,7 @@ from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.cursors import cursor_notes, leave_hint, mark_before, range_of
 from integrations_dagster.sync.doubts import resolve
 from integrations_dagster.sync.guards import Setting, check_volume
+from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.lookups import prepared_lookups, reading_notes
 from integrations_dagster.sync.mapping import Mapper
@@ -39,7 +40,7 @@ from integrations_dagster.sync.results import ModelVersion, Plan, Shard
 from integrations_dagster.sync.resync import anew_of, check_mode, resync_notes
 from integrations_dagster.sync.runs import log_dead_runs, log_failed_plan, prune_log
 from integrations_dagster.sync.schema import FieldsDoNotFit, check_schema, write_sight
-from integrations_dagster.sync.spec import ModelSpec, SyncSpec
+from integrations_dagster.sync.spec import WAREHOUSE, ModelSpec, SyncSpec
 from integrations_dagster.sync.state import (
     HeldState,
     drop_plans,
@@ -49,7 +50,7 @@ from integrations_dagster.sync.state import (
     swap,
     wait_for_open_batches,
 )
-from integrations_dagster.sync.versions import in_use, newest_version
+from integrations_dagster.sync.versions import check_kept, in_use, newest_version, version_files
 from integrations_dagster.vocabulary import Action, Counts, Misconfigured, Partition, Row, Status
 
 EMBEDDED = "duckdb"
@@ -105,9 +106,9 @@ def plan(
     account = identify(sync, ctx, connected)
     key = state_key(sync, account)
     lease = ctx.ledger.acquire(key, ctx.run_id, ctx.worker, alive=ctx.alive, known=known)
-    home = Home.of(ctx.storage, sync.name, account)
     began = ctx.ledger.now()
     try:
+        home = home_of(sync, ctx, account)
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         previous = home.manifest()
@@ -183,7 +184,7 @@ def plan(
         with contextlib.suppress(Exception):
             log_failed_plan(sync, ctx, account, began, error)
         with contextlib.suppress(Exception):
-            shutil.rmtree(home.plan_folder(ctx.run_id), ignore_errors=True)
+            shutil.rmtree(Home.of(ctx.storage, sync.name, account).plan_folder(ctx.run_id), ignore_errors=True)
             ctx.ledger.release(lease)
         raise
 
@@ -221,8 +222,13 @@ def _source(
             f"{sync.model.origin} does not return.",
             f"It returns: {', '.join(name for name, _ in versions[0].columns)}.",
         )
+    inside = sync.home == WAREHOUSE
+    named = {name.lower(): name for name, _ in versions[0].columns}
+    check_kept(sync, versions)
     return Source(
-        files={v.partition: sorted(Path(v.path).glob("part-*.parquet")) for v in versions},
+        files={} if inside else {v.partition: version_files(v) for v in versions},
+        tables={v.partition: v.table for v in versions} if inside else {},
+        types=dict(versions[0].columns),
         primary_key=sync.model.primary_key,
         match=tuple(sync.match.values()),
         normalization=tuple(connected.destination.match_normalization(sync.object, field) for field in sync.match),
@@ -231,6 +237,9 @@ def _source(
         computed=_computed(sync, versions[0]),
         cursor=sync.model.cursor.column if sync.model.cursor else None,
         lookups=lookups,
+        inputs=tuple(dict.fromkeys(named[column.lower()] for column in sync.columns)) if inside else (),
+        whole=bool(lookups)
+        or any(f.sql is not None and tells_time(f.sql, sync.model.warehouse.dialect) for f in sync.fields),
     )
 
 
@@ -361,7 +370,7 @@ def preview(
     connected = connect_account(sync, ctx)
     account = identify(sync, ctx, connected)
     key = state_key(sync, account)
-    home = Home.of(ctx.storage, sync.name, account)
+    home = home_of(sync, ctx, account)
     previous = home.manifest()
     check_mode(sync, previous)
     with tempfile.TemporaryDirectory(prefix="integrations-preview-") as text:
@@ -386,7 +395,7 @@ def preview(
         if not folded.changed or not folded.manifest.generation > previous.generation:
             state, manifest = home, previous
         else:
-            state, manifest = Home(folder / "state"), folded.manifest
+            state, manifest = home.drafting(folder / "state"), folded.manifest
         with (
             _versions(sync.model, ctx, partitions) as versions,
             prepared_lookups(sync, ctx, folder / "plan") as (lookups, uses),

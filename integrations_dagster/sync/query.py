@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
@@ -15,12 +16,14 @@ import pyarrow.parquet as pq
 from integrations_dagster.planner.state import quote
 from integrations_dagster.sync.cursors import start_of
 from integrations_dagster.sync.results import ModelVersion
-from integrations_dagster.sync.spec import ModelSpec
-from integrations_dagster.sync.versions import drafted, folder_of, prune, publish, version_name
+from integrations_dagster.sync.spec import EMBEDDED, WAREHOUSE, ModelSpec, WarehouseSpec
+from integrations_dagster.sync.tables import PREVIEW, make_table, prune_tables, table_name
+from integrations_dagster.sync.versions import drafted, folder_of, prune, publish, version_files, version_name
 from integrations_dagster.vocabulary import Misconfigured, Partition
-from integrations_dagster.warehouses.base import QueryResult, Warehouse
+from integrations_dagster.warehouses.base import QueryResult, Warehouse, WarehouseAddress
 from integrations_dagster.warehouses.frames import write_frame
-from integrations_dagster.warehouses.registry import PATIENCE, open_warehouse
+from integrations_dagster.warehouses.registry import PATIENCE, open_store, open_warehouse
+from integrations_dagster.warehouses.store import Store
 
 PREVIEW_CELL = 80
 """Characters of a cell of a preview."""
@@ -37,6 +40,7 @@ def run_query(
     partitions: Sequence[Partition] = (),
     log: Callable[[str], None] = lambda _: None,
     *,
+    env: Mapping[str, str] = os.environ,
     patience: float = PATIENCE,
     whole: bool = False,
     load: Load | None = None,
@@ -48,6 +52,7 @@ def run_query(
         run_id: Part of the versions' names.
         partitions: The partitions to query; empty for an unpartitioned model, and only then.
         log: Told one sentence at a time.
+        env: Where the URL of a warehouse is read.
         patience: Seconds to wait for a warehouse that another process holds.
         whole: Whether all rows are asked for, also of a model with a cursor.
         load: Loads what the model's asset yields; None where nothing can (outside Dagster).
@@ -66,15 +71,33 @@ def run_query(
     cursor = None if whole else start_of(model, storage)
     versions = []
     with contextlib.ExitStack() as stack:
-        rows = _Rows(model, storage / "scratch" / "duckdb", load, patience, stack)
+        rows = _Rows(model, storage, load, env, patience, stack)
         for partition in partitions or (None,):
             version = _run_one(model, rows, storage, run_id, partition, cursor)
             versions.append(version)
             where = f", partition {version.partition}" if version.partition else ""
             log(f"Model {model.name!r}{where}: {version.rows:,} rows in {version.seconds:.1f} s.")
-    for version in versions:
-        prune(storage, model.name, version.partition)
+        for version in versions:
+            prune(storage, model.name, version.partition)
+            rows.prune(version.partition)
     return versions
+
+
+def address_of(spec: WarehouseSpec, env: Mapping[str, str]) -> WarehouseAddress:
+    """The warehouse, with its secret from the environment.
+
+    Raises:
+        Misconfigured: The variable is not set.
+    """
+    url = ""
+    if spec.url is not None:
+        url = env.get(spec.url.name, "").strip()
+        if not url:
+            raise Misconfigured(
+                f"Warehouse {spec.name!r}: the environment variable {spec.url.name}, which has its URL, is not set.",
+                "Set it where runs are executed: postgresql://USER:PASSWORD@HOST:PORT/DATABASE.",
+            )
+    return WarehouseAddress(spec.name, spec.kind, spec.path, url)
 
 
 HIDDEN = "•••"
@@ -95,7 +118,7 @@ def preview(
     """
     names = [name for name, _ in version.columns]
     shown: list[list[str]] = []
-    for path in sorted(Path(version.path).glob("part-*.parquet")):
+    for path in version_files(version) or [Path(version.path) / PREVIEW]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=max(rows, 1)):
                 first = batch.slice(0, rows - len(shown)).to_pylist()
@@ -109,22 +132,37 @@ class _Rows:
     """Writes the rows of a model (of a partition of it) to files, wherever they come from."""
 
     def __init__(
-        self, model: ModelSpec, scratch: Path, load: Load | None, patience: float, stack: contextlib.ExitStack
+        self,
+        model: ModelSpec,
+        storage: Path,
+        load: Load | None,
+        env: Mapping[str, str],
+        patience: float,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._model = model
-        self._scratch = scratch
+        self._storage = storage
+        self._scratch = storage / "scratch" / "duckdb"
         self._load = load
+        self._env = env
         self._patience = patience
         self._stack = stack
         self._opened: Warehouse | None = None
+        self._store: Store | None = None
+        self.table = ""
+        """The table that has the rows that were written last, or ""."""
         path = model.sql_path
         where = model.origin if path is None else f"{path.parent.name}/{path.name}"
         self.source = f"{where} (model {model.name!r})"
         # Read once: all partitions of a run have the same query.
         self._sql = None if path is None else _text(path, self.source)
 
-    def write(self, partition: Partition | None, folder: Path, cursor: str | None = None) -> tuple[QueryResult, str]:
-        """Write the rows; returns what was written, and the SQL that ran or a comment in its place."""
+    def write(
+        self, partition: Partition | None, folder: Path, cursor: str | None, version: str
+    ) -> tuple[QueryResult, str]:
+        """Write the rows of a version; returns what was written, and the SQL that ran or a comment in its place."""
+        if WAREHOUSE in self._model.homes:
+            self.table = table_name(self._storage, self._model.name, partition.key if partition else "", version)
         if self._sql is not None:
             return self._query(self._sql, partition, folder, cursor), self._sql
         named: Any = self._model.table
@@ -132,6 +170,12 @@ class _Rows:
             named = self._loaded(partition)
             if not isinstance(named, str | Mapping):
                 kind = f"{type(named).__module__.partition('.')[0]}.{type(named).__qualname__}"
+                if self.table:
+                    raise Misconfigured(
+                        f"{self.source} yields a {kind}, whose rows are in no warehouse, and a sync that delivers them "
+                        "keeps its state there.",
+                        "Write `home: embedded` in the sync, or let the asset yield the name of a table.",
+                    )
                 comment = f"-- The rows of the asset {self._model.asset}, a {kind}."
                 return write_frame(named, folder, self._scratch, self.source), comment
         sql = self._select(_table(named, self.source), partition)
@@ -166,17 +210,30 @@ class _Rows:
             parameters |= {"partition_start": partition.start, "partition_end": partition.end}
         if self._model.cursor:
             parameters["cursor"] = cursor
-        if self._opened is None:
+        if self._opened is None and self._store is None:
             spec = self._model.warehouse
             if not spec.kind:
                 raise Misconfigured(
                     f"The rows of {self.source} are in a table, and the model has no warehouse to ask for it.",
                     "Define the warehouse that holds it: `type: integrations_dagster.Warehouse`.",
                 )
-            self._opened = self._stack.enter_context(
-                open_warehouse(spec.name, spec.kind, spec.path, scratch=self._scratch, patience=self._patience)
-            )
+            address = address_of(spec, self._env)
+            if self.table:
+                self._store = self._stack.enter_context(open_store(address, patience=self._patience))
+            else:
+                self._opened = self._stack.enter_context(
+                    open_warehouse(address, scratch=self._scratch, patience=self._patience)
+                )
+        if self._store is not None:
+            files = EMBEDDED in self._model.homes
+            return make_table(self._store, self.table, sql, parameters, folder, self.source, files=files)
+        assert self._opened is not None
         return self._opened.query_to_parquet(sql, parameters, folder, self.source)
+
+    def prune(self, partition: str) -> None:
+        """Drop tables that no version has any more."""
+        if self._store is not None:
+            prune_tables(self._store, self._storage, self._model.name, partition)
 
 
 def _table(named: str | Mapping[str, Any], source: str) -> str:
@@ -219,7 +276,7 @@ def _run_one(
     started = time.time()
     name = version_name(started, run_id)
     with drafted(storage, model.name, key, name) as draft:
-        result, sql = rows.write(partition, draft, cursor)
+        result, sql = rows.write(partition, draft, cursor, name)
         returned = [column for column, _ in result.columns]
         if missing := [column for column in model.primary_key if column not in returned]:
             raise Misconfigured(
@@ -243,6 +300,7 @@ def _run_one(
             columns=result.columns,
             sql=sql,
             cursor=cursor,
+            table=rows.table,
         )
         publish(draft, version)
     return version

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.planner.log import RUN
-from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.cursors import after_run, leave_hint
 from integrations_dagster.sync.guards import with_volume
+from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
@@ -43,7 +43,7 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
     """
     key = state_key(sync, plan.account)
     lease = Lease(key, plan.run_id, plan.fence)
-    home = Home.of(ctx.storage, sync.name, plan.account)
+    home = home_of(sync, ctx, plan.account)
     if len(parts) < len(plan.shards):
         raise Incomplete(
             f"Sync {sync.name!r}: {len(parts)} of {len(plan.shards)} write steps have reported.",

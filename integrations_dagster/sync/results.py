@@ -25,6 +25,7 @@ class ModelVersion:
         columns: (name, warehouse type) in order.
         sql: The text that ran.
         cursor: What `$cursor` was bound to, as text; None: the version holds all rows.
+        table: The table of the warehouse's schema `integrations` that has the rows, or "".
     """
 
     model: str
@@ -37,6 +38,7 @@ class ModelVersion:
     columns: tuple[tuple[str, str], ...]
     sql: str
     cursor: str | None = None
+    table: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

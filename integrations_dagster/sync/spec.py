@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 from integrations_dagster.vocabulary import Mode
 
+EMBEDDED, WAREHOUSE = "embedded", "warehouse"
+"""Where the state of a sync lives: files below the storage folder, or tables of its warehouse."""
+
 
 @dataclass(frozen=True, slots=True)
 class Env:
@@ -24,11 +27,19 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class WarehouseSpec:
-    """A warehouse: `kind` "duckdb" with the absolute path of its file."""
+    """A warehouse.
+
+    Attributes:
+        name: Its name in YAML.
+        kind: A key of `warehouses.registry.KINDS`: "duckdb", "postgres".
+        path: Absolute path of the file of a warehouse that is one.
+        url: The environment variable that has the URL of a warehouse that is a server.
+    """
 
     name: str
     kind: str
-    path: Path
+    path: Path | None = None
+    url: Env | None = None
 
     @property
     def dialect(self) -> str:
@@ -71,6 +82,7 @@ class ModelSpec:
         asset: Key of the upstream asset that yields the rows, or a table with them, as "raw/customers", or "".
         read: How an asset is read: "value" as its IO manager loads it, "table" by the name of its table, "auto".
         window: Column of a table by which its partitions are told apart, or "".
+        homes: Homes of the syncs that deliver it. Its versions are files, tables of the warehouse, or both.
     """
 
     name: str
@@ -85,6 +97,7 @@ class ModelSpec:
     asset: str = ""
     read: Literal["auto", "value", "table"] = "auto"
     window: str = ""
+    homes: frozenset[str] = frozenset({EMBEDDED})
 
     @property
     def origin(self) -> str:
@@ -342,6 +355,7 @@ class SyncSpec:
         keep_values: Whether the last acknowledged payload of each record is kept, sensitive fields excepted.
         lookups: What its fields are looked up in; each is used by a field.
         source: "path:line" of the YAML, for messages.
+        home: Where its state lives: `EMBEDDED` or `WAREHOUSE`.
     """
 
     name: str
@@ -370,6 +384,7 @@ class SyncSpec:
     log_days: float = 90.0
     keep_values: bool = False
     source: str = ""
+    home: str = EMBEDDED
     lookups: tuple[LookupSpec, ...] = ()
 
     def lookup(self, name: str) -> LookupSpec:

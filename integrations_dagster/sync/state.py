@@ -97,8 +97,8 @@ def swap(ctx: RunContext, held: HeldState, manifest: Manifest) -> None:
         LeaseLost: Another run holds the sync now.
     """
     # Within one ledger transaction with the fence: a run that was replaced cannot bring an older state back.
-    with ctx.ledger.guarded(held.lease):
-        held.home.swap(manifest)
+    with held.home.prepared(manifest) as commit, ctx.ledger.guarded(held.lease):
+        commit()
 
 
 def drop_plans(home: Home) -> None:

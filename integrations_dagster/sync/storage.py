@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from integrations_dagster.vocabulary import Misconfigured
+
+
+def storage_id(storage: Path) -> str:
+    """The name of a storage folder among those that use one warehouse; given once."""
+    path = storage / "id"
+    if not path.exists():
+        storage.mkdir(parents=True, exist_ok=True)
+        draft = storage / f".id-{uuid.uuid4().hex}"
+        draft.write_text(uuid.uuid4().hex, "utf-8")
+        with contextlib.suppress(FileExistsError):  # someone else was faster
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text("utf-8")
 
 
 def storage_path(env: Mapping[str, str]) -> Path:

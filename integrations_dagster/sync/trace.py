@@ -24,6 +24,7 @@ from integrations_dagster.planner.log import SETTLED, run_folders
 from integrations_dagster.planner.state import Home, Manifest, connect, slug
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.report import REPORT
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import state_key
@@ -181,7 +182,7 @@ def trace(sync: SyncSpec, ctx: RunContext, key: str) -> list[Event]:
         DestinationUnavailable: The account was never asked who it is, and does not answer.
     """
     account = identify(sync, ctx, connect_account(sync, ctx))
-    home = Home.of(ctx.storage, sync.name, account)
+    home = home_of(sync, ctx, account)
     for last in (False, True):
         # A run may fold at this moment and delete the files that are being read: then they are read anew.
         with contextlib.ExitStack() as stack:
@@ -200,7 +201,7 @@ def _read(home: Home, ctx: RunContext, state: str, key: str) -> list[Event]:
     ]
     with tempfile.TemporaryDirectory(prefix="integrations-trace-") as scratch, connect(Path(scratch)) as connection:
         manifest = home.manifest()
-        home.attach(connection, manifest)
+        home.attach(connection, manifest, key)
         events: list[Event] = [*_logged(connection, home, key), *_settled(connection, home, key)]
         now: list[Event] = [*_held(connection, key), *_known(connection, home, manifest, key)]
     events += _in_ledger(waiting, manifest, key)
@@ -369,7 +370,7 @@ def held_partitions(sync: SyncSpec, ctx: RunContext, keys: Iterable[str] = ()) -
         Misconfigured: The account cannot be resolved.
         DestinationUnavailable: The account was never asked who it is, and does not answer.
     """
-    home = Home.of(ctx.storage, sync.name, identify(sync, ctx, connect_account(sync, ctx)))
+    home = home_of(sync, ctx, identify(sync, ctx, connect_account(sync, ctx)))
     asked = list(keys)
     with tempfile.TemporaryDirectory(prefix="integrations-held-") as scratch, connect(Path(scratch)) as connection:
         home.attach(connection, home.manifest())

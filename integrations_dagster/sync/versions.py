@@ -3,7 +3,8 @@
     <storage>/models/<model>/<partition, or "_">/<version>/part-*.parquet, version.json
     <storage>/lookups/<account>/<reference>/<version>/part-0.parquet, version.json
 
-A version is written under a name that readers pass over, and renamed once it is complete.
+A version is written under a name that readers pass over, and renamed once it is complete. Its rows may also, or only,
+be a table of the warehouse (`sync/tables.py`), which `version.json` names.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,8 @@ import psutil
 
 from integrations_dagster.planner.state import to_disk
 from integrations_dagster.sync.results import ModelVersion
-from integrations_dagster.vocabulary import IntegrationsError
+from integrations_dagster.sync.spec import WAREHOUSE, SyncSpec
+from integrations_dagster.vocabulary import IntegrationsError, Misconfigured
 
 KEPT = 2
 """Versions of a model (of each partition) that are kept although nobody reads them."""
@@ -58,6 +60,28 @@ def newest_version(storage: Path, model: str, partition: str = "", *, shelf: str
     """The version whose query started last, or None if there is none."""
     names = _complete(folder_of(storage, model, partition, shelf=shelf))
     return _read(names[-1]) if names else None
+
+
+def version_files(version: ModelVersion) -> list[Path]:
+    """The Parquet files of a version; none if it is a table of its warehouse alone."""
+    return sorted(Path(version.path).glob("part-*.parquet"))
+
+
+def check_kept(sync: SyncSpec, versions: Sequence[ModelVersion]) -> None:
+    """Versions are where the sync's home looks for them.
+
+    Raises:
+        Misconfigured: One was made before the sync had its home.
+    """
+    for version in versions:
+        if not (version.table if sync.home == WAREHOUSE else version_files(version)):
+            which = f", partition {version.partition}," if version.partition else ""
+            where = "a table of the warehouse" if sync.home == WAREHOUSE else "files"
+            raise Misconfigured(
+                f"The newest version of the model {version.model!r}{which} is not kept as {where}, where the sync "
+                f"{sync.name!r} (`home: {sync.home}`) looks for it.",
+                "Materialize the model again, or run the sync's job, which does.",
+            )
 
 
 @contextmanager
@@ -122,6 +146,14 @@ def prune(storage: Path, model: str, partition: str = "", keep: int = KEPT, *, s
     for rubbish in (*parent.glob(f"{_TRASH}*"), *drafts):
         shutil.rmtree(rubbish, ignore_errors=True)
     return deleted
+
+
+@contextmanager
+def kept_versions(storage: Path, model: str, partition: str) -> Iterator[frozenset[str]]:
+    """Names of the versions that are there or being made; in the block none begins or ends."""
+    parent = folder_of(storage, model, partition)
+    with _locked(parent):
+        yield frozenset(_used(parent) | {folder.name for folder in _complete(parent)})
 
 
 def _complete(parent: Path) -> list[Path]:

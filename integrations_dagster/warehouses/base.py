@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,6 +13,23 @@ from integrations_dagster.vocabulary import IntegrationsError
 
 class WarehouseBusy(IntegrationsError):
     """The warehouse could not be opened in the time given, because someone else holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarehouseAddress:
+    """Which warehouse, and where it is.
+
+    Attributes:
+        name: Its name in YAML, for messages.
+        kind: A key of `registry.KINDS`.
+        path: The file of a warehouse that is one.
+        url: The URL of a warehouse that is a server, with its password: never shown.
+    """
+
+    name: str
+    kind: str
+    path: Path | None = None
+    url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ import tenacity
 
 from integrations_dagster.vocabulary import Misconfigured
 from integrations_dagster.warehouses.base import QueryResult, WarehouseBusy
+from integrations_dagster.warehouses.checks import ONE_SELECT, check_columns, check_parameters
 
 MEMORY = "2GB"
 """What one process's queries hold in memory before they spill to disk."""
@@ -99,7 +100,7 @@ def copy_to_parquet(
     chosen = ", ".join(_stored(name, kind) for name, kind in columns)
     target = str(folder / "part-0.parquet").replace("'", "''")
     written = connection.execute(
-        f"COPY (SELECT {chosen} FROM ({query}\n)) TO '{target}' "  # noqa: S608 (identifiers are quoted)
+        f"COPY (SELECT {chosen} FROM ({query}\n)) TO '{target}' "
         f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})",
         parameters,
     ).fetchone()
@@ -142,36 +143,20 @@ def _one_select(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, str | None], source: str
 ) -> str:
     """The text of the query without what follows it, after checking that it is one SELECT with these parameters."""
-    remedy = "A model is exactly one SELECT (or WITH) statement."
     try:
         statements = connection.extract_statements(sql)
     except duckdb.Error as error:
         raise Misconfigured(f"The query in {source} cannot be parsed. {error}\n", "Correct the SQL.") from error
     if len(statements) != 1:
-        raise Misconfigured(f"{source} holds {len(statements)} SQL statements.", remedy)
+        raise Misconfigured(f"{source} holds {len(statements)} SQL statements.", ONE_SELECT)
     comment, operator = duckdb.token_type.comment, duckdb.token_type.operator
     tokens = [(at, kind) for at, kind in duckdb.tokenize(sql) if kind != comment]
     # Offsets count bytes.
     encoded = sql.encode()
     start = encoded[tokens[0][0] :].decode().lower()
     if statements[0].type is not duckdb.StatementType.SELECT or not start.startswith(_STARTS):
-        raise Misconfigured(f"{source} holds a statement that is not a SELECT.", remedy)
-    used, given = set(statements[0].named_parameters), set(parameters)
-    if unknown := used - given:
-        known = (
-            ", ".join(f"${name}" for name in sorted(given))
-            or "none, because the model is not partitioned and has no cursor"
-        )
-        raise Misconfigured(
-            f"The query in {source} uses {', '.join(f'${name}' for name in sorted(unknown))}.",
-            f"Parameters of this model: {known}.",
-        )
-    if missing := given - used:
-        raise Misconfigured(
-            f"The query in {source} does not use {', '.join(f'${name}' for name in sorted(missing))}.",
-            "A partitioned model selects its window with $partition_start and $partition_end, which is excluded; one "
-            "with a cursor its changes: `WHERE $cursor IS NULL OR updated_at >= CAST($cursor AS TIMESTAMP)`.",
-        )
+        raise Misconfigured(f"{source} holds a statement that is not a SELECT.", ONE_SELECT)
+    check_parameters(set(statements[0].named_parameters), set(parameters), source)
     for at, kind in tokens:
         if kind == operator and encoded[at : at + 1] == b";":
             return encoded[:at].decode()
@@ -180,18 +165,6 @@ def _one_select(
 
 def _bound(parameters: Mapping[str, str | None]) -> dict[str, str | None] | None:
     return dict(parameters) or None
-
-
-def check_columns(names: Sequence[str], source: str) -> None:
-    """Refuse two columns of one name."""
-    seen: dict[str, str] = {}
-    for name in names:
-        if name.lower() in seen:
-            raise Misconfigured(
-                f"{source} returns two columns named {seen[name.lower()]!r} and {name!r}.",
-                "Names are compared without regard to case: give one of them another name with AS.",
-            )
-        seen[name.lower()] = name
 
 
 def stored_as(kind: str) -> str:

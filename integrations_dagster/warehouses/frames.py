@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from integrations_dagster.vocabulary import Misconfigured
 from integrations_dagster.warehouses.base import QueryResult
-from integrations_dagster.warehouses.duckdb import MEMORY, ROW_GROUP, check_columns, copy_to_parquet
+from integrations_dagster.warehouses.checks import check_columns
+from integrations_dagster.warehouses.duckdb import MEMORY, ROW_GROUP, copy_to_parquet
 
 YIELDS = "Return a pandas DataFrame, a Polars DataFrame or LazyFrame, Arrow data, or the name of a table."
 

@@ -36,8 +36,8 @@ def test_the_smallest_is_enough(type_: str) -> None:
 @pytest.mark.parametrize(
     ("type_", "line", "words"),
     [
-        ("Warehouse", "nam: x", 'nam is no key here. Did you mean "name"? Known keys: name, kind, path.'),
-        ("Warehouse", "url: {env: X}", "url is not built yet."),
+        ("Warehouse", "nam: x", 'nam is no key here. Did you mean "name"? Known keys: name, kind, path, url.'),
+        ("Warehouse", "url: {env: X}", "url has no meaning for the kind duckdb"),
         ("Model", "primary_keys: a", 'Did you mean "primary_key"?'),
         ("Model", "partitions: {hourly: {start: '2026-01-01'}}", "partitions.hourly is not built yet. Built: daily."),
         ("Model", "partitions: {daily: {start: 2026-13-01}}", "partitions.daily.start is wrong"),
@@ -100,7 +100,7 @@ def test_the_smallest_is_enough(type_: str) -> None:
         ("Sync", "alerts: {slack: '#a', when: {in_doubt_above: 1%}}", "alerts.when.in_doubt_above is not built yet"),
         ("Sync", "alerts: {pagerduty: x}", "alerts.pagerduty is not built yet. Built: slack."),
         ("Sync", "planner: warehouse", "planner is not built yet."),
-        ("Sync", "home: warehouse", "home is not built yet."),
+        ("Sync", "home: cloud", "home is wrong: input should be 'embedded' or 'warehouse'"),
         ("Sync", "nulls: send", "nulls is wrong: input should be 'omit', 'clear' or 'default'"),
         ("Sync", "in_doubt: skip", "in_doubt is wrong: input should be 'hold', 'verify' or 'resend'"),
         ("Sync", "sensitive: [a]", "sensitive is not built yet. Mark the field: {column: NAME, sensitive: true}."),
@@ -201,7 +201,7 @@ def test_fields(field: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("type_", "kind", "words"),
     [
-        ("Warehouse", "postgres", 'kind "postgres" is not built yet. Built: duckdb.'),
+        ("Warehouse", "snowflake", 'kind "snowflake" is no kind of warehouse. Known: duckdb, postgres.'),
         ("Warehouse", "duckbd", 'kind "duckbd" is no kind of warehouse. Did you mean "duckdb"?'),
         ("Destination", "salesforce", f'kind "salesforce" is not built yet. Built: {", ".join(sorted(KINDS))}.'),
         ("Destination", "hubspto", f'Did you mean "hubspot"? Known: {", ".join(sorted(KINDS))}.'),
@@ -212,6 +212,20 @@ def test_kinds(type_: str, kind: str, words: str) -> None:
     message = wrong(type_, BASE[type_].replace("duckdb\n", f"{kind}\n", 1).replace("webhook", kind))
     assert message.startswith(f'<string>:2: {TYPES[type_].word} "')
     assert words in message
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("# nowhere", "lacks url: {env: NAME}"),
+        ("url: {env: URL}\npath: w.duckdb", "path has no meaning for the kind postgres, which takes url: {env: NAME}"),
+        ("url: postgresql://me:pw@host/db", "url takes {env: NAME}"),
+    ],
+)
+def test_the_place_of_a_warehouse(place: str, words: str) -> None:
+    message = wrong("Warehouse", f"name: wh\nkind: postgres\n{place}\n")
+    assert words in message
+    assert "pw@" not in message
 
 
 def test_several_mistakes_are_all_named() -> None:

@@ -46,6 +46,7 @@ def scaffold(scaffolder: type[ExampleScaffolder], type_: str, root: Path, *, app
 ALTERNATIVES: dict[type[YamlComponent], tuple[tuple[str, ...], ...]] = {
     Model: (("table", "asset", "read"), ("sql", "table", "partitions", "cursor")),
     Sync: (("asset", "primary_key"), ("model",)),
+    Warehouse: (("path",),),
 }
 """Keys to leave out, so that the others agree."""
 

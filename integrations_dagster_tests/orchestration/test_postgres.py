@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,9 @@ from dagster import DagsterInstance, DagsterRunStatus
 
 from integrations_dagster_tests.orchestration.processes import ROOT, environment, execute_job, home_with
 from integrations_dagster_tests.orchestration.shop import Shop
-from integrations_dagster_tests.postgres import Postgres, running_postgres
+from integrations_dagster_tests.postgres import Postgres
 
 DEPLOYED = ROOT / "deploy" / "postgres" / "dagster.yaml"
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 def test_a_sync_runs_with_dagster_on_postgres(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from integrations_dagster.planner.events import OUTCOMES
 from integrations_dagster.planner.held import Spacing, doubts, held_counts
 from integrations_dagster.planner.rows import table
 from integrations_dagster.vocabulary import ABSENT, Action, Mode, Outcome, Status, Traffic
+from integrations_dagster.warehouses.base import WarehouseAddress
 from integrations_dagster_tests.planner.world import REJECTED_NAME, STATE, WORKER, Fate, World
 
 BOTH = {"a": ("x@x.org", "1"), "b": ("y@x.org", "2")}
@@ -21,23 +23,23 @@ REFUSED = {"a": ("x@x.org", REJECTED_NAME), "b": ("y@x.org", "2")}
 
 
 @pytest.fixture
-def insert(tmp_path: Path) -> Iterator[World]:
+def insert(tmp_path: Path, warehouse: WarehouseAddress | None) -> Iterator[World]:
     """Creations that must not be repeated."""
-    world = World(tmp_path, mode=Mode.INSERT, repeatable=False)
+    world = World(tmp_path, mode=Mode.INSERT, repeatable=False, warehouse=warehouse)
     yield world
     world.close()
 
 
 @pytest.fixture
-def upsert(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, spacing=Spacing(max_attempts=4, wait=1000.0, cap=1500.0))
+def upsert(tmp_path: Path, warehouse: WarehouseAddress | None) -> Iterator[World]:
+    world = World(tmp_path, spacing=Spacing(max_attempts=4, wait=1000.0, cap=1500.0), warehouse=warehouse)
     yield world
     world.close()
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, mode=Mode.MIRROR, spacing=Spacing(max_attempts=3, wait=1000.0))
+def mirror(tmp_path: Path, warehouse: WarehouseAddress | None) -> Iterator[World]:
+    world = World(tmp_path, mode=Mode.MIRROR, spacing=Spacing(max_attempts=3, wait=1000.0), warehouse=warehouse)
     yield world
     world.close()
 
@@ -196,6 +198,7 @@ def test_what_needed_no_request_ends_no_doubt(insert: World) -> None:
     assert [d.key for d in insert.settle()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("warehouse", [None])
 def test_a_state_file_of_the_first_version_is_read(insert: World) -> None:
     insert.run(BOTH, lost)
     insert.settle()
@@ -335,12 +338,15 @@ def test_a_release_of_a_rejected_removal_removes_that_record_alone(
 
 def test_a_fold_that_was_killed_before_the_swap_leaves_no_row_twice_in_the_log(insert: World) -> None:
     lease = insert.ledger.acquire(STATE, "run-0", WORKER, alive=lambda _holder: False)
-    swap, state = type(insert.home).swap, type(insert.home)
+
+    @contextmanager
+    def killed(*_args: object) -> Iterator[Callable[[], None]]:
+        yield lambda: None
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state, "swap", lambda _home, _manifest: None)
+        patch.setattr(type(insert.home), "prepared", killed)
         patch.setattr(insert.ledger, "clear", lambda *_args: 0)
         insert.run(BOTH, lambda index: Fate.ANSWERED if index == 0 else Fate.LATE)
-    assert state.swap is swap
     insert.answer_late()
     insert.fold(insert.ledger.acquire(STATE, "run-9", WORKER, alive=lambda _holder: False))
     rows = pq.ParquetDataset(sorted(insert.home.log_folder("run-1").glob("rows-*.parquet"))).read()

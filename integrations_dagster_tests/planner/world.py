@@ -8,11 +8,13 @@ it arrive late, or end the run.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,8 +29,13 @@ from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.held import DEFAULT_SPACING, Doubt, Spacing, doubts
 from integrations_dagster.planner.model import Source
-from integrations_dagster.planner.state import Home
+from integrations_dagster.planner.state import Home, connect
+from integrations_dagster.planner.warehouse_home import WarehouseHome
 from integrations_dagster.vocabulary import ABSENT, Action, Change, Mode, Outcome, Status, Traffic, Worker
+from integrations_dagster.warehouses.base import WarehouseAddress
+from integrations_dagster.warehouses.postgres_store import PostgresStore
+from integrations_dagster.warehouses.registry import open_store
+from integrations_dagster.warehouses.store import SCHEMA, Store
 
 WORKER = Worker("here", 1, 1.0)
 STATE = "contacts@crm"
@@ -112,12 +119,33 @@ class Crm:
         return result
 
 
+class Kept:
+    """An open warehouse that is given out again and again, as if it were opened each time."""
+
+    def __init__(self, warehouse: WarehouseAddress) -> None:
+        self.store = cast(PostgresStore, open_store(warehouse))
+
+    @contextmanager
+    def __call__(self) -> Iterator[Store]:
+        try:
+            yield self.store
+        finally:
+            # What a connection ends with.
+            with self.store.transaction():
+                self.store._cursor.execute("DISCARD TEMP")
+
+
+def home_in(warehouse: WarehouseAddress, folder: Path, kept: Kept) -> WarehouseHome:
+    return WarehouseHome(folder, "contacts", "crm", warehouse.name, cast(Callable[[], Store], kept))
+
+
 class World:
     """A sync of (key, email, name) rows.
 
     Args:
         mode: The mode.
         repeatable: Whether requests may be repeated; else rows whose answer is lost are in doubt.
+        warehouse: Where models and state are; None: in files.
     """
 
     def __init__(
@@ -129,6 +157,7 @@ class World:
         batch_rows: int = 2,
         removal_limit: float = 1.0,
         spacing: Spacing = DEFAULT_SPACING,
+        warehouse: WarehouseAddress | None = None,
     ) -> None:
         self.folder = folder
         self.mode = mode
@@ -138,7 +167,11 @@ class World:
         self.removal_limit = removal_limit
         self.time = 1000.0
         self.ledger = Ledger.open(folder, clock=lambda: self.time)
+        self.warehouse = warehouse
+        self.kept = None if warehouse is None else Kept(warehouse)
         self.home = Home(folder / "home")
+        if warehouse is not None and self.kept is not None:
+            self.home = home_in(warehouse, folder / "home", self.kept)
         self.crm = Crm(once=repeatable)
         self.unanswered: set[str] = set()
         """Keys that were sent by a request without an answer."""
@@ -148,6 +181,8 @@ class World:
 
     def close(self) -> None:
         self.ledger.close()
+        if self.kept is not None:
+            self.kept.store.__exit__(None, None, None)
 
     def run(
         self,
@@ -187,8 +222,8 @@ class World:
         self.home.folder.mkdir(parents=True, exist_ok=True)
         batches = self.ledger.closed_after(STATE, before.last_number)
         folded = fold(self.home, batches, now=self.time, spacing=self.spacing)
-        with self.ledger.guarded(lease):
-            self.home.swap(folded.manifest)
+        with self.home.prepared(folded.manifest) as commit, self.ledger.guarded(lease):
+            commit()
         self.ledger.clear(STATE, folded.manifest.last_number, lease)
         self.home.clean()
         for path in (self.home.folder / "plans").glob("*/*"):
@@ -237,9 +272,21 @@ class World:
 
     def held(self) -> dict[str, dict[str, Any]]:
         """The held rows by key."""
-        name = self.home.manifest().held
-        rows = pq.read_table(self.home.folder / name).to_pylist() if name else []
-        return {row["key"]: row for row in rows}
+        with connect(self.folder) as connection:
+            self.home.attach(connection, self.home.manifest())
+            found = connection.execute("SELECT * FROM held")
+            names = [column[0] for column in found.description or ()]
+            return {row["key"]: row for row in (dict(zip(names, r, strict=True)) for r in found.fetchall())}
+
+    def records(self) -> list[tuple[Any, ...]]:
+        """The snapshot."""
+        with connect(self.folder) as connection:
+            if isinstance(self.home, WarehouseHome):
+                files = self.folder / "records.parquet", self.folder / "held.parquet"
+                self.home.take(self.home.state() or "", *files)
+                return connection.execute("SELECT * FROM read_parquet(?) ORDER BY ALL", [str(files[0])]).fetchall()
+            self.home.attach(connection, self.home.manifest())
+            return connection.execute("SELECT * FROM snapshot ORDER BY ALL").fetchall()
 
     def source(self, parts: Mapping[str, Mapping[str, tuple[str | None, str]]]) -> Source:
         files = {}
@@ -255,7 +302,19 @@ class World:
             pq.write_table(table, path)
             files[partition] = [path]
         columns = ("email",) if self.mode is Mode.DELETE else ("email", "name")
-        return Source(files, ("key",), ("email",), ("trim_lower",), columns, "m1")
+        source = Source(files, ("key",), ("email",), ("trim_lower",), columns, "m1")
+        if self.kept is None:
+            return source
+        tables, types = {}, {}
+        with self.kept() as store, store.transaction():
+            store.prepare_schema()
+            for partition, (path,) in files.items():
+                tables[partition] = f"people_{secrets.token_hex(6)}"
+                declared = '("key" VARCHAR, email VARCHAR, name VARCHAR)'
+                store.execute(f"CREATE TABLE {SCHEMA}.{tables[partition]} {declared}")
+                store.ingest(path, tables[partition], SCHEMA)
+                types = dict(store.columns(tables[partition]))
+        return replace(source, files={}, tables=tables, types=types, inputs=source.columns)
 
     def settings(self) -> Settings:
         return Settings(

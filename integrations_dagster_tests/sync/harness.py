@@ -19,11 +19,11 @@ from integrations_dagster.delivery.engine import RetrySettings
 from integrations_dagster.ledger.leases import Holder, Lease
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.planner.held import doubts
-from integrations_dagster.planner.state import Home
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.log import select
 from integrations_dagster.sync.plan import PlanOptions, plan
 from integrations_dagster.sync.query import run_query
@@ -113,7 +113,7 @@ class Bench:
         )
 
     def query(self, model: ModelSpec, partitions: Sequence[Partition] = ()) -> None:
-        run_query(model, self.folder, f"query-{uuid.uuid4().hex[:8]}", partitions, log=self.logged.append)
+        run_query(model, self.folder, f"query-{uuid.uuid4().hex[:8]}", partitions, self.logged.append, env=self.env)
 
     def plan(
         self, sync: SyncSpec, ctx: RunContext, partitions: Sequence[Partition] = (), options: PlanOptions | None = None
@@ -168,7 +168,7 @@ class Bench:
 
     def doubtful(self, sync: SyncSpec) -> list[str]:
         """Keys of the rows in doubt."""
-        home = Home.of(self.folder, sync.name, self.account(sync))
+        home = home_of(sync, self.context(), self.account(sync))
         return [doubt.key for doubt in doubts(home, home.manifest())]
 
     def delete_record(self, object_: str, record: str) -> None:

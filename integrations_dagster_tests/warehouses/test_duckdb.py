@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from integrations_dagster.vocabulary import Misconfigured
-from integrations_dagster.warehouses.base import QueryResult, WarehouseBusy
+from integrations_dagster.warehouses.base import QueryResult, WarehouseAddress, WarehouseBusy
 from integrations_dagster.warehouses.registry import open_warehouse
 
 HOLDER = """
@@ -40,7 +40,7 @@ def run(path: Path, sql: str, parameters: dict[str, str] | None = None, *, patie
     folder = path.parent / "out"
     folder.mkdir(exist_ok=True)
     scratch = path.parent / "scratch"
-    with open_warehouse("warehouse", "duckdb", path, scratch=scratch, patience=patience) as warehouse:
+    with open_warehouse(WarehouseAddress("warehouse", "duckdb", path), scratch=scratch, patience=patience) as warehouse:
         return warehouse.query_to_parquet(sql, parameters or {}, folder, "sql/model.sql")
 
 
@@ -141,7 +141,7 @@ def test_a_partitioned_query_must_use_its_window(path: Path) -> None:
 
 
 def test_the_warehouse_is_read_only(path: Path) -> None:
-    with open_warehouse("w", "duckdb", path, scratch=path.parent / "scratch") as warehouse:
+    with open_warehouse(WarehouseAddress("w", "duckdb", path), scratch=path.parent / "scratch") as warehouse:
         connection = warehouse._connection  # type: ignore[attr-defined]
         with pytest.raises(duckdb.InvalidInputException, match="read-only"):
             connection.execute("CREATE TABLE t (x INTEGER)")
@@ -154,7 +154,7 @@ def test_a_warehouse_that_is_missing_or_something_else(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"text\.duckdb cannot be opened"):
         run(tmp_path / "text.duckdb", "SELECT 1 AS x")
     with pytest.raises(Misconfigured, match=r"'oracle' is no kind of warehouse.*duckdb"):
-        open_warehouse("w", "oracle", tmp_path, scratch=tmp_path)
+        open_warehouse(WarehouseAddress("w", "oracle", tmp_path), scratch=tmp_path)
 
 
 def test_a_warehouse_held_for_writing_is_said_to_be(path: Path) -> None:
@@ -172,5 +172,5 @@ def test_a_warehouse_held_for_a_while_is_waited_for(path: Path) -> None:
 
 def test_two_queries_at_once_in_one_process(path: Path) -> None:
     scratch = path.parent / "scratch"
-    with open_warehouse("w", "duckdb", path, scratch=scratch, patience=1):
+    with open_warehouse(WarehouseAddress("w", "duckdb", path), scratch=scratch, patience=1):
         assert run(path, "SELECT id FROM numbers").rows == 100
