@@ -14,7 +14,7 @@ def address(postgres: Postgres) -> WarehouseAddress:
     return WarehouseAddress("dwh", "postgres", url=postgres.url(postgres.create_database()))
 
 
-@pytest.fixture(params=["embedded", "warehouse"])
+@pytest.fixture(params=["embedded", pytest.param("warehouse", marks=pytest.mark.slow)])
 def warehouse(request: pytest.FixtureRequest) -> WarehouseAddress | None:
     """Where the state lives: None for files."""
     return None if request.param == "embedded" else request.getfixturevalue("address")

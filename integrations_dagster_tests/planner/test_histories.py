@@ -12,11 +12,18 @@ from hypothesis import strategies as st
 
 from integrations_dagster.destinations.base import NO_RECORD
 from integrations_dagster.vocabulary import Action, Mode
+from integrations_dagster.warehouses.base import WarehouseAddress
 from integrations_dagster_tests.planner.world import REJECTED_NAME, Fate, World
 
 KEYS = ("a", "b", "c", "d")
 EMAILS = ("x@x.org", "y@x.org", "z@x.org", "w@x.org")
 Model = dict[str, tuple[str | None, str]]
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch, warehouse: WarehouseAddress | None) -> None:
+    """Each history is played in both homes."""
+    monkeypatch.setattr(World, "everywhere", warehouse)
 
 
 @st.composite
@@ -63,6 +70,15 @@ def test_a_mirror_ends_equal_to_the_model(history: list[tuple[Model, list[Fate],
 @given(HISTORY, models())
 def test_an_upsert_ends_with_every_row_of_the_model(history: list[tuple[Model, list[Fate], bool]], last: Model) -> None:
     end_state(history, last, Mode.UPSERT)
+
+
+@pytest.mark.parametrize("warehouse", ["here"], indirect=True)
+@settings(RUN, max_examples=3)
+@given(HISTORY, models(), st.sampled_from((Mode.MIRROR, Mode.UPSERT)))
+def test_in_a_warehouse_both_modes_end_alike(
+    history: list[tuple[Model, list[Fate], bool]], last: Model, mode: Mode
+) -> None:
+    end_state(history, last, mode)
 
 
 @pytest.mark.slow

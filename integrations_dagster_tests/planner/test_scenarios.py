@@ -17,9 +17,19 @@ from integrations_dagster.warehouses.base import WarehouseAddress
 from integrations_dagster_tests.planner.world import REJECTED_NAME, WORKER, Fate, World
 
 
-@pytest.fixture(params=[Mode.MIRROR, Mode.UPSERT], ids=str)
-def world(request: pytest.FixtureRequest, tmp_path: Path, warehouse: WarehouseAddress | None) -> Iterator[World]:
-    world = World(tmp_path, mode=request.param, warehouse=warehouse)
+@pytest.fixture(
+    params=[
+        (Mode.MIRROR, "embedded"),
+        (Mode.UPSERT, "embedded"),
+        (Mode.MIRROR, "warehouse"),
+        pytest.param((Mode.UPSERT, "warehouse"), marks=pytest.mark.slow),
+    ],
+    ids=lambda param: "-".join(param),
+)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    mode, home = request.param
+    warehouse = request.getfixturevalue("address") if home == "warehouse" else None
+    world = World(tmp_path, mode=mode, warehouse=warehouse)
     yield world
     world.close()
 

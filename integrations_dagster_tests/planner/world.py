@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,11 +142,16 @@ def home_in(warehouse: WarehouseAddress, folder: Path, kept: Kept) -> WarehouseH
 class World:
     """A sync of (key, email, name) rows.
 
+    Attributes:
+        everywhere: The warehouse of worlds that are given none.
+
     Args:
         mode: The mode.
         repeatable: Whether requests may be repeated; else rows whose answer is lost are in doubt.
         warehouse: Where models and state are; None: in files.
     """
+
+    everywhere: ClassVar[WarehouseAddress | None] = None
 
     def __init__(
         self,
@@ -167,7 +172,7 @@ class World:
         self.removal_limit = removal_limit
         self.time = 1000.0
         self.ledger = Ledger.open(folder, clock=lambda: self.time)
-        self.warehouse = warehouse
+        warehouse = warehouse or self.everywhere
         self.kept = None if warehouse is None else Kept(warehouse)
         self.home = Home(folder / "home")
         if warehouse is not None and self.kept is not None:
