@@ -42,6 +42,7 @@ _ASIDE = re.compile(
     r"|\.? ?SQLSTATE: \w{5}",
     re.DOTALL,
 )
+_ASKED = re.compile(r"\s+IS\s+(NOT\s+)?NULL\b", re.IGNORECASE)
 _LATER = (
     "Connection refused",
     "timeout expired",
@@ -226,24 +227,30 @@ def bound(cursor: Any, statement: Statement, parameters: Mapping[str, str | None
     """
     if not parameters:
         return statement.text
-    names = sorted(parameters)
-    cursor.execute(
-        "PREPARE integrations_query AS " + statement.with_parameters({n: f"${i}" for i, n in enumerate(names, 1)})
-    )
+    # Each place has a type of its own; whether a value is null can be asked without one.
+    places = [
+        f"CAST(${place} AS text)" if _ASKED.match(statement.text, found.end) else f"${place}"
+        for place, found in enumerate(statement.parameters, 1)
+    ]
+    cursor.execute("PREPARE integrations_query AS " + statement.with_parameters(places))
     cursor.execute("SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'integrations_query'")
     kinds: Sequence[str] = cursor.fetchone()[0]
     cursor.execute("DEALLOCATE integrations_query")
-    values = {}
-    for name, kind in zip(names, kinds, strict=True):
-        value = parameters[name]
-        if value is None:
-            values[name] = f"CAST(NULL AS {kind})"
-            continue
-        cursor.execute("SELECT set_config($1, $2, true)", (_PREFIX + name, value))
-        cursor.fetchall()
-        # The query's own names are identifiers.
-        values[name] = f"CAST(current_setting('{_PREFIX}{name}') AS {kind})"
-    return statement.with_parameters(values)
+    for name, value in parameters.items():
+        if value is not None:
+            cursor.execute("SELECT set_config($1, $2, true)", (_PREFIX + name, value))
+            cursor.fetchall()
+    return statement.with_parameters(
+        [
+            # The query's own names are identifiers.
+            f"CAST({'NULL' if parameters[found.name] is None else _setting(found.name)} AS {kind})"
+            for found, kind in zip(statement.parameters, kinds, strict=True)
+        ]
+    )
+
+
+def _setting(name: str) -> str:
+    return f"current_setting('{_PREFIX}{name}')"
 
 
 def write_parquet(cursor: Any, query: str, columns: Sequence[Column], path: Path, source: str) -> int:

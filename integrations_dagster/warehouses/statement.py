@@ -38,11 +38,11 @@ class Statement:
     text: str
     parameters: tuple[Parameter, ...]
 
-    def with_parameters(self, replacements: dict[str, str]) -> str:
-        """The text with an SQL expression in place of each parameter; lines stay where they are."""
+    def with_parameters(self, replacements: Sequence[str]) -> str:
+        """The text with an SQL expression in place of each of `parameters`; lines stay where they are."""
         text, last = "", 0
-        for found in self.parameters:
-            text += self.text[last : found.start] + replacements[found.name]
+        for found, replacement in zip(self.parameters, replacements, strict=True):
+            text += self.text[last : found.start] + replacement
             last = found.end
         return text + self.text[last:]
 

@@ -14,11 +14,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from integrations_dagster.planner.candidates import Release
+from integrations_dagster.planner.expressions import columns_of
 from integrations_dagster.sandbox.endpoint import Endpoint, state_folder
 from integrations_dagster.sync.homes import home_of, move_home, place_of
 from integrations_dagster.sync.plan import PlanOptions, plan, preview
 from integrations_dagster.sync.query import preview as first_rows
-from integrations_dagster.sync.spec import EMBEDDED, WAREHOUSE, ModelSpec, SyncSpec
+from integrations_dagster.sync.spec import (
+    EMBEDDED,
+    WAREHOUSE,
+    CursorSpec,
+    DestinationSpec,
+    FieldSpec,
+    LookupSpec,
+    ModelSpec,
+    SyncSpec,
+)
 from integrations_dagster.sync.trace import Known, trace
 from integrations_dagster.sync.versions import newest_version
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured, Mode, Partition, Status
@@ -243,3 +253,73 @@ def test_a_key_whose_text_depends_on_the_home_is_refused(bench: PostgresBench, m
     odd = replace(bench.model("odd", "SELECT CAST(id AS double precision) AS id, email, firstname FROM people"))
     with pytest.raises(Misconfigured, match=r"'id' is part of the key .* double precision.*CAST\(id AS text\)"):
         bench.run(bench.sync_in(WAREHOUSE, odd))
+
+
+def test_a_resync_and_computed_fields_in_the_warehouse(bench: PostgresBench, model: ModelSpec) -> None:
+    upper = "upper(firstname) || ' ' || (100 / (id - 5))"
+    sync = bench.sync_in(WAREHOUSE, model)
+    sync = replace(sync, fields=(*sync.fields, FieldSpec("lastname", sql=upper, uses=columns_of(upper, "postgres"))))
+    first = bench.run(sync)
+    # The expression fails on one row, and on no other.
+    assert (first.counts.added, first.counts.invalid) == (59, 1)
+    assert requests_of(bench, sync, candidates=0) == 0
+    bench.load("people", people(60, p7="Changed"), COLUMNS)
+    report = bench.run(sync)
+    assert (report.candidates, report.outcomes[Status.UPDATED]) == (1, 1)
+    keyed = bench.run(sync, options=PlanOptions(resync_keys=("8",)))
+    assert (keyed.candidates, keyed.outcomes[Status.UPDATED]) == (1, 1)
+    again = bench.run(sync, options=PlanOptions(full_resync=True))
+    assert again.outcomes[Status.UPDATED] == 59
+    assert requests_of(bench, sync, candidates=0) == 0
+
+
+def test_an_expression_that_asks_for_the_time_is_computed_at_each_plan(bench: PostgresBench, model: ModelSpec) -> None:
+    told = "CASE WHEN now() > seen THEN 'past' ELSE 'to come' END"
+    sync = bench.sync_in(WAREHOUSE, model)
+    sync = replace(sync, fields=(*sync.fields, FieldSpec("lastname", sql=told, uses=columns_of(told, "postgres"))))
+    assert bench.run(sync).counts.added == 60
+    assert requests_of(bench, sync, candidates=0) == 0
+    bench.load("people", people(59, p7="Changed"), COLUMNS)
+    report = bench.run(sync)
+    assert (report.candidates, report.outcomes[Status.UPDATED], report.counts.unchanged) == (1, 1, 58)
+
+
+def test_a_model_that_is_queried_in_part_in_the_warehouse(bench: PostgresBench) -> None:
+    bench.load("people", people(40), COLUMNS)
+    sql = "SELECT * FROM people WHERE $cursor IS NULL OR seen >= CAST($cursor AS timestamptz)"
+    model = replace(bench.model("people", sql), cursor=CursorSpec("seen", 0.0), readers=(("contacts", "sandbox"),))
+    sync = bench.sync_in(WAREHOUSE, model)
+    assert bench.run(sync).counts.added == 40
+    rows = people(42)
+    rows[3] |= {"firstname": "Changed", "seen": "2026-02-01 00:00:00+00"}
+    bench.load("people", rows, COLUMNS)
+    report = bench.run(sync)
+    assert (report.counts.added, report.counts.changed) == (2, 1)
+    assert report.counts.queried < 10
+    report = bench.run(sync)
+    assert (report.candidates, report.counts.queried) == (0, 1)
+    assert len(bench.emails()) == 42
+
+
+def test_a_lookup_in_records_that_a_sync_in_the_warehouse_has_delivered(bench: PostgresBench, model: ModelSpec) -> None:
+    first = bench.sync_in(WAREHOUSE, model)
+    lookup = LookupSpec("first", sync=first, key="key", value="destination_id", normalization="exact")
+    hook = DestinationSpec("hook", "webhook", first.destination.target)
+    fields = (FieldSpec("them", "id", lookup="first"),)
+    sync = bench.sync_in(
+        WAREHOUSE,
+        model,
+        name="second",
+        match={},
+        fields=fields,
+        lookups=(lookup,),
+        object="customers",
+        destination=hook,
+    )
+    bench.run(first)
+    report = bench.run(sync)
+    assert (report.counts.added, report.failures) == (60, ())
+    known = {str(record["id"]) for record in bench.client.records("contacts")}
+    told = bench.client.webhook_records("hook", "customers").values()
+    assert {str(payload["them"]) for payload in told} == known
+    assert requests_of(bench, sync, candidates=0) == 0
