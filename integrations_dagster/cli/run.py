@@ -19,7 +19,9 @@ from integrations_dagster.ledger.leases import Holder, Lease
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.planner.candidates import Release
 from integrations_dagster.sync.context import RunContext
-from integrations_dagster.sync.plan import PlanOptions, Preview, plan, preview
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.plan import plan
+from integrations_dagster.sync.preview import Preview, preview
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from integrations_dagster.delivery.scrub import mask_payload
-from integrations_dagster.sync.plan import Preview
+from integrations_dagster.sync.preview import Preview
 from integrations_dagster.sync.results import Plan, RunReport
 from integrations_dagster.vocabulary import Status
 

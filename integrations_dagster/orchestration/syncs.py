@@ -17,7 +17,8 @@ from integrations_dagster.orchestration.metadata import sync_metadata, sync_part
 from integrations_dagster.orchestration.progress import ProgressLog
 from integrations_dagster.orchestration.schema_checks import failed_schema_checks, schema_check_specs, schema_checks
 from integrations_dagster.sync.guards import COUNTED
-from integrations_dagster.sync.plan import PlanOptions, plan
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.plan import plan
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, RunReport, Shard, WriteSummary
 from integrations_dagster.sync.schema import FieldsDoNotFit

@@ -14,7 +14,7 @@ from integrations_dagster.components.destination import QuotaKeys, RequestLogKey
 from integrations_dagster.components.field_mapping import FieldMapping
 from integrations_dagster.components.load import load_definitions, load_project, load_specs
 from integrations_dagster.components.lookups import LookupKeys
-from integrations_dagster.components.sync import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected, SyncLogKeys
+from integrations_dagster.components.sync_keys import Alerts, AlertWhen, BatchKeys, FailWhen, Rejected, SyncLogKeys
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster_tests.components.project import DESTINATION, FOLDERS, MODEL, SYNC, WAREHOUSE, ProjectFolder
 

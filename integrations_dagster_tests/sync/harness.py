@@ -24,8 +24,9 @@ from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.homes import home_of
+from integrations_dagster.sync.inputs import PlanOptions
 from integrations_dagster.sync.log import select
-from integrations_dagster.sync.plan import PlanOptions, plan
+from integrations_dagster.sync.plan import plan
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import Plan, Progress, RunReport, Shard, WriteSummary

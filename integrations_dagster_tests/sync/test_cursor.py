@@ -10,7 +10,7 @@ import pytest
 
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.planner.state import Home, Manifest
-from integrations_dagster.sync.plan import PlanOptions
+from integrations_dagster.sync.inputs import PlanOptions
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.spec import CursorSpec, DestinationSpec, FieldSpec, ModelSpec, SyncSpec, TargetSpec

@@ -13,7 +13,7 @@ import pytest
 from integrations_dagster.delivery.quotations import MASK
 from integrations_dagster.delivery.scrub import mask_payload
 from integrations_dagster.planner.expressions import columns_of
-from integrations_dagster.sync.plan import preview
+from integrations_dagster.sync.preview import preview
 from integrations_dagster.sync.spec import DestinationSpec, FieldRule, FieldSpec, ModelSpec, SyncSpec, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured, Mode, Status
 from integrations_dagster_tests.sync.harness import Bench

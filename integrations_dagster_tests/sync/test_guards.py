@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from integrations_dagster.sync.plan import PlanOptions
+from integrations_dagster.sync.inputs import PlanOptions
 from integrations_dagster.sync.spec import FieldSpec, GuardSpec, GuardsSpec, SyncSpec
 from integrations_dagster.vocabulary import GuardTripped, Mode
 from integrations_dagster_tests.sync.harness import Bench

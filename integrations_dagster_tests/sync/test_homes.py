@@ -17,7 +17,9 @@ from integrations_dagster.planner.candidates import Release
 from integrations_dagster.planner.expressions import columns_of
 from integrations_dagster.sandbox.endpoint import Endpoint, state_folder
 from integrations_dagster.sync.homes import home_of, move_home, place_of
-from integrations_dagster.sync.plan import PlanOptions, plan, preview
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.plan import plan
+from integrations_dagster.sync.preview import preview
 from integrations_dagster.sync.query import preview as first_rows
 from integrations_dagster.sync.spec import (
     EMBEDDED,

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from integrations_dagster.cli.show import print_preview
 from integrations_dagster.planner.state import Home
-from integrations_dagster.sync.plan import PlanOptions, Sample, preview
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.preview import Sample, preview
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.spec import FieldSpec, SyncSpec
 from integrations_dagster.sync.trace import Known, trace

@@ -16,8 +16,9 @@ import pytest
 import integrations_dagster
 from integrations_dagster.planner.log import TABLES, query, rows_of_run, runs_after, write_run
 from integrations_dagster.planner.state import Home
+from integrations_dagster.sync.inputs import PlanOptions
 from integrations_dagster.sync.log import select
-from integrations_dagster.sync.plan import PlanOptions, plan
+from integrations_dagster.sync.plan import plan
 from integrations_dagster.sync.runs import DIED
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured, Mode, Status

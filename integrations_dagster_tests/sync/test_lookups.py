@@ -12,7 +12,7 @@ import pytest
 
 from integrations_dagster.sync.account import DestinationUnavailable, account_key, connect_account
 from integrations_dagster.sync.lookups import prepared_lookups
-from integrations_dagster.sync.plan import preview
+from integrations_dagster.sync.preview import preview
 from integrations_dagster.sync.references import ReferenceRead, read_reference
 from integrations_dagster.sync.results import RunReport
 from integrations_dagster.sync.spec import FieldRule, FieldSpec, LookupSpec, SyncSpec

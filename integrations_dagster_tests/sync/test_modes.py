@@ -8,7 +8,9 @@ import pytest
 
 from integrations_dagster.destinations.base import NO_RECORD
 from integrations_dagster.planner.state import Home
-from integrations_dagster.sync.plan import PlanOptions, plan, preview
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.plan import plan
+from integrations_dagster.sync.preview import preview
 from integrations_dagster.sync.spec import DestinationSpec, FieldSpec, ModelSpec, SyncSpec, TargetSpec
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured, Mode, Status
 from integrations_dagster_tests.sync.harness import Bench

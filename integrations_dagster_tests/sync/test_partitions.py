@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from integrations_dagster.sync.plan import PlanOptions
+from integrations_dagster.sync.inputs import PlanOptions
 from integrations_dagster.sync.spec import DestinationSpec, FieldSpec, SyncSpec, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured, Mode, Partition, Status
 from integrations_dagster_tests.sync.harness import Bench

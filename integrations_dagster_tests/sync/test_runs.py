@@ -8,7 +8,8 @@ import pytest
 
 from integrations_dagster.sandbox.endpoint import write_endpoint
 from integrations_dagster.sync.account import DestinationUnavailable
-from integrations_dagster.sync.plan import PlanOptions, preview
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.preview import preview
 from integrations_dagster.sync.record import Incomplete, record
 from integrations_dagster.sync.schema import FieldsDoNotFit
 from integrations_dagster.sync.spec import (
