@@ -59,7 +59,7 @@ class Settings:
         shard_rows: Candidates below which a further shard is not worth its step.
         limit: Candidates at the most, or None.
         keys: Only these primary keys, if any.
-        cursor: append: the sync's cursor; every row before it was settled once. "" for none.
+        cursor: append: the farthest that the sync's cursor ever was; every row before it was settled once. "" for none.
         floor: append: the newest cursor value of what was delivered longer ago than the dedupe window; "" for nothing.
         forget_to: append: deliveries with batch numbers up to this one are longer ago than the dedupe window.
         now: The ledger's clock, seconds since the epoch.

@@ -92,7 +92,7 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
             result.cursor = (cursor_type(connection), newest or "")
         differing = verdicts.get("added", 0) + verdicts.get("changed", 0)
         if source.cursor:
-            _write_pending(connection, folder)
+            _write_pending(connection, source, folder, problems)
         kept = f"SELECT count(*) FROM candidates WHERE change <> '{Change.REMOVED}'"
         if settings.partial:
             restrict(connection, settings)
@@ -218,12 +218,22 @@ def _write_forgotten(connection: duckdb.DuckDBPyConnection, folder: Path) -> Non
         connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
 
 
-def _write_pending(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def _write_pending(
+    connection: duckdb.DuckDBPyConnection, source: Source, folder: Path, problems: frozenset[str]
+) -> None:
     """Rows that the cursor must not pass before they are settled. What is parked, or invalid by itself, is settled
-    until it changes, and then its cursor changes too."""
-    query = """SELECT m.key, m.cursor FROM model m WHERE m.key IN (SELECT key FROM candidates)
+    until it changes, and then its cursor changes too. `unfound`: a lookup found nothing, which is not the row's doing,
+    so that being invalid does not settle it."""
+    query = """SELECT m.key, m.cursor, false AS unfound FROM model m WHERE m.key IN (SELECT key FROM candidates)
             OR m.key IN (SELECT key FROM compared WHERE verdict IN ('waiting', 'in_doubt'))
-        UNION ALL SELECT key, cursor FROM bad WHERE code = 'DOUBLE_MATCH_VALUE'"""
+        UNION ALL SELECT key, cursor, false FROM bad WHERE code = 'DOUBLE_MATCH_VALUE'"""
+    if found := sorted(problems & {lookup.name for lookup in source.lookups}):
+        assert source.cursor is not None
+        query += f""" UNION ALL
+            SELECT key, cursor, true FROM (
+                SELECT {text_of(source.primary_key)} AS key, {quote(source.cursor)} AS cursor FROM files
+                WHERE {" OR ".join(f"{quote(problem_of(name))} IS NOT NULL" for name in found)}
+            ) WHERE key IN (SELECT key FROM candidates UNION SELECT key FROM compared WHERE verdict = 'invalid')"""
     connection.execute(f"COPY ({query}) TO {literal(str(folder / 'pending.parquet'))} (FORMAT parquet)")
 
 

@@ -48,7 +48,6 @@ from integrations_dagster.planner.state import (
     to_disk,
 )
 from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
-from integrations_dagster.vocabulary import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +93,9 @@ def fold(
     batches: Iterable[BatchRecord],
     *,
     now: float,
-    mapping_digest: str | None = None,
     write_log: bool = True,
     folder: Path | None = None,
     spacing: Spacing = DEFAULT_SPACING,
-    mode: Mode | None = None,
     anew: Anew | None = None,
     keep_values: bool = False,
 ) -> Folded:
@@ -108,11 +105,9 @@ def fold(
         home: The sync's home.
         batches: Closed batches numbered above the manifest's last number, in order.
         now: Seconds since the epoch.
-        mapping_digest: The mapping in force, kept in the manifest.
         write_log: Whether to append the sync log (a preview does not).
         folder: Where the new state files go; the home's folder unless it is a preview.
         spacing: When rejected rows are tried again.
-        mode: The mode in force, kept in the manifest.
         anew: What to forget after the batches, for a resync.
         keep_values: Whether the payloads of the records are kept, as far as the plan folders have them.
 
@@ -126,17 +121,16 @@ def fold(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        plans = sorted((home.folder / "plans").glob("*"))
+        # A plan that was killed sent nothing, and its files may be incomplete.
+        plans = home.plan_folders()
         outcomes = [path for plan in plans for path in outcome_files(plan)]
         forgotten = [path for plan in plans if (path := plan / "forgotten.parquet").exists()]
         ended = [path for plan in plans if (path := plan / "ended.parquet").exists()]
-        digest = previous.mapping_digest if mapping_digest is None else mapping_digest
-        kept_mode = previous.mode if mode is None else mode.value
         batches = iter(batches)
         first = next(batches, None)
         if first is None and not outcomes and not forgotten and not ended and anew is None:
             values = previous.values if keep_values else ""
-            return Folded(replace(previous, mapping_digest=digest, mode=kept_mode, values=values), previous)
+            return Folded(replace(previous, values=values), previous)
         found = first is not None
         with connect(scratch) as connection:
             last = previous.last_number
@@ -153,8 +147,6 @@ def fold(
                 previous,
                 generation=previous.generation + 1,
                 last_number=last,
-                mapping_digest=digest,
-                mode=kept_mode,
                 values="",
             )
             keep = _keep_changes if isinstance(home, WarehouseHome) else _keep_files

@@ -20,6 +20,8 @@ from typing import Any
 import duckdb
 
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
+"""Of a plan's folder, the file that appears last: without it the plan was killed, and nothing of it counts."""
 
 SNAPSHOT_COLUMNS = {
     "key": "VARCHAR",
@@ -62,7 +64,8 @@ class Manifest:
         held: File name of the held rows, or "".
         rows: Records in the snapshot.
         mapping_digest: The mapping that the newest plan used; "" before the first.
-        cursor: How far the sync has come in a model with a cursor, as text; "" for nowhere.
+        cursor: How far the sync has come in a model with a cursor, as text; "" for nowhere: it needs all rows.
+        passed: The farthest that the cursor ever was; rows before it were settled once.
         cursor_type: DuckDB's type of the cursor column.
         newest: The greatest value of the cursor column in any version that was delivered.
         marks: With a dedupe window: [seconds since the epoch, last number, newest] of earlier runs, oldest first.
@@ -80,6 +83,7 @@ class Manifest:
     mapping_digest: str = ""
     mode: str = ""
     cursor: str = ""
+    passed: str = ""
     cursor_type: str = ""
     newest: str = ""
     marks: list[list[Any]] = field(default_factory=list)
@@ -106,6 +110,10 @@ class Home:
     def plan_folder(self, run_id: str) -> Path:
         """Shard and outcome files of one run, until they are folded."""
         return self.folder / "plans" / slug(run_id)
+
+    def plan_folders(self) -> list[Path]:
+        """Those of the plans that came to their end, and have not been dropped."""
+        return sorted(path.parent for path in (self.folder / "plans").glob(f"*/{PLAN}"))
 
     def log_folder(self, run_id: str) -> Path:
         """Sync log of one run."""

@@ -2,8 +2,8 @@
 
 The query of such a model is bound `$cursor`, and returns the rows from there on. The cursor of a sync is part of its
 state, and is moved by `record` alone, once every row of the version is accounted for; it never passes a row that is not
-settled: one that was rejected and waits, is in doubt, was not sent, or is invalid because of another row. So the next
-query returns such a row again, and a run that dies moves nothing.
+settled: one that was rejected and waits, is in doubt, was not sent, or is invalid because of another row or of a lookup
+that found nothing. So the next query returns such a row again, and a run that dies moves nothing.
 
 A model has one query for all its syncs, which begins where the slowest of them is. Each sync leaves a note of its
 cursor beside the model's versions. The note is a hint: a version that begins behind the cursor of a sync is delivered,
@@ -13,6 +13,7 @@ and does not move it, and the next query begins where it must.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from integrations_dagster.vocabulary import Misconfigured, Status
 FOLDER = ".cursors"
 SETTLED = (Status.CREATED, Status.UPDATED, Status.DELETED, Status.UNCHANGED, Status.INVALID)
 """Outcomes that the cursor passes. A row that is invalid by itself is judged anew when it changes, and then its cursor
-column has changed too."""
+column has changed too. One that is invalid for what a lookup did not find is not: that may be there tomorrow."""
 MARKS = 24
 """Marks that divide a dedupe window: a key is remembered for up to a 24th of the window longer than that."""
 _MOMENTS = ("TIMESTAMP", "DATE")
@@ -95,8 +96,12 @@ def _back(value: str, kind: str, spec: CursorSpec, model: ModelSpec) -> str:
     if kind.startswith(_MOMENTS):
         # Of a date, hours are rounded to the day before.
         return f"CAST(CAST({value} - to_microseconds({round(spec.lookback * 1e6)}) AS {kind}) AS VARCHAR)"
-    if kind.endswith(("INT", "INTEGER")) or kind.startswith(("DECIMAL", "DOUBLE", "FLOAT")):
-        return f"CAST(CAST({value} - {spec.lookback:.0f} AS {kind}) AS VARCHAR)"
+    if kind.endswith(("INT", "INTEGER")):
+        back = f"CAST({value} AS HUGEINT) - {math.ceil(spec.lookback)}"
+        # Types without a sign begin at zero.
+        return f"CAST({f'greatest({back}, 0)' if kind.startswith('U') else back} AS VARCHAR)"
+    if kind.startswith(("DECIMAL", "DOUBLE", "FLOAT")):
+        return f"CAST(CAST({value} - {spec.lookback} AS {kind}) AS VARCHAR)"
     raise Misconfigured(
         f"Model {model.name!r}: its cursor {spec.column!r} has the type {kind}, from which no lookback can be taken.",
         "Leave `lookback` out, or use a column of times or numbers.",
@@ -139,7 +144,8 @@ def after_run(sync: SyncSpec, home: Home, plan: Plan, now: float) -> Manifest:
         marks = marks[len(past) - 1 :] if past else marks
         if not marks or now - marks[-1][0] >= sync.dedupe_window / MARKS:
             marks.append([now, manifest.last_number, newest])
-    return replace(manifest, cursor=cursor, cursor_type=kind, newest=newest, marks=marks)
+    passed = _greatest(manifest.passed, cursor, kind) if kind else ""
+    return replace(manifest, cursor=cursor, passed=passed, cursor_type=kind, newest=newest, marks=marks)
 
 
 def _greatest(one: str, other: str, kind: str) -> str:
@@ -165,7 +171,8 @@ def _reached(home: Home, plan: Plan, to: str) -> str:
         settled = ", ".join(f"'{status}'" for status in SETTLED)
         row = connection.execute(
             f"""SELECT CAST(min(p.cursor) AS VARCHAR) FROM read_parquet({literal(str(pending))}) p
-            ANTI JOIN (SELECT key FROM final WHERE status IN ({settled})) f ON f.key = p.key"""  # noqa: S608 (constants, and a quoted path)
+            ANTI JOIN (SELECT key, status FROM final WHERE status IN ({settled})) f
+                ON f.key = p.key AND NOT (p.unfound AND f.status = '{Status.INVALID}')"""  # noqa: S608 (constants, and a quoted path)
         ).fetchone()
     least = row[0] if row else None
     return str(least) if least is not None else to or home.manifest().cursor

@@ -133,7 +133,7 @@ def settings_of(sync: SyncSpec, connected: Connected, options: PlanOptions, mani
         shard_rows=20 * rows,
         limit=options.limit,
         keys=options.keys,
-        cursor=manifest.cursor,
+        cursor=manifest.passed,
         floor=floor,
         forget_to=forget_to,
         now=now,

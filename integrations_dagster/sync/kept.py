@@ -28,9 +28,8 @@ def keep_payloads(sync: SyncSpec, home: Home) -> None:
     """
     if not sync.keep_values:
         return
-    # A plan that was killed has left no plan.json, and files that may be incomplete: nothing of it was sent.
-    for plan in (home.folder / "plans").glob("*/plan.json"):
-        for shard in sorted(plan.parent.glob("shard-*.parquet")):
+    for plan in home.plan_folders():
+        for shard in sorted(plan.glob("shard-*.parquet")):
             target = shard.with_name(shard.name.replace("shard-", "values-"))
             if not target.exists():
                 _keep(sync, shard, target)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from integrations_dagster.delivery.request_log import FOLDER, prune
 from integrations_dagster.planner.diff import diff
 from integrations_dagster.planner.fold import fold
-from integrations_dagster.planner.state import Home
+from integrations_dagster.planner.state import PLAN, Home
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.cursors import cursor_notes, leave_hint, range_of
@@ -25,7 +25,7 @@ from integrations_dagster.sync.lookups import prepared_lookups, reading_notes
 from integrations_dagster.sync.notes import plan_notes
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import Plan, Shard
-from integrations_dagster.sync.resync import anew_of, check_mode, resync_notes
+from integrations_dagster.sync.resync import anew_of, resync_notes, taken_over
 from integrations_dagster.sync.runs import log_dead_runs, log_failed_plan, prune_log
 from integrations_dagster.sync.schema import check_schema, write_sight
 from integrations_dagster.sync.spec import SyncSpec
@@ -72,14 +72,15 @@ def plan(
         home = home_of(sync, ctx, account)
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
-        previous = home.manifest()
-        check_mode(sync, previous)
         held = HeldState(lease, home, sync.keep_values)
         keep_payloads(sync, home)
         # Rows in doubt are named before they are resolved; what is found out about them is folded after it.
-        fold_into(ctx, held, spacing=spacing_of(sync), mapping_digest=sync.mapping_digest, mode=sync.mode)
+        fold_into(ctx, held, spacing=spacing_of(sync))
         resolved = resolve(sync, ctx, connected, held)
-        manifest = fold_into(ctx, held, spacing=spacing_of(sync)) if resolved else home.manifest()
+        if resolved:
+            fold_into(ctx, held, spacing=spacing_of(sync))
+        previous = home.manifest()
+        manifest = taken_over(sync, previous)
         log_dead_runs(sync, ctx, home)
         drop_plans(home)
         prune_log(home, sync.log_days, ctx.ledger.now())
@@ -91,7 +92,7 @@ def plan(
                 home, (), now=ctx.ledger.now(), spacing=spacing_of(sync), anew=anew, keep_values=sync.keep_values
             )
             # Rows to be delivered anew lie anywhere: the next query asks for all.
-            manifest = replace(folded.manifest, cursor="")
+            manifest = replace(taken_over(sync, folded.manifest), cursor="")
         with (
             model_versions(sync.model, ctx, partitions) as versions,
             prepared_lookups(sync, ctx, folder) as (lookups, uses),
@@ -109,8 +110,9 @@ def plan(
         # Before anything is sent or forgotten; a run that sends nothing asks for nothing.
         schema = check_schema(sync, ctx, connected, home, versions, sends=bool(result.shards))
         write_sight(folder, schema)
-        if anew is not None:
-            # From here on the digests are forgotten, whatever becomes of this run: a later one goes on with the resync.
+        if manifest != previous:
+            # From here on the mapping is in force, and the digests of a resync are forgotten, whatever becomes of this
+            # run: a later one goes on with it.
             swap(ctx, held, manifest)
         leave_hint(sync, ctx.storage, manifest)
         shards = tuple(
@@ -141,7 +143,9 @@ def plan(
             cursor=range_of(result, manifest, versions),
             started=began,
         )
-        (folder / "plan.json").write_text(json.dumps(made.as_dict()), "utf-8")
+        draft = folder / f".{PLAN}"
+        draft.write_text(json.dumps(made.as_dict()), "utf-8")
+        draft.replace(folder / PLAN)
         return made
     except BaseException as error:
         # Whatever ends a plan ends the run: its lease must not outlive it.

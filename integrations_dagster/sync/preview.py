@@ -23,7 +23,7 @@ from integrations_dagster.sync.lookups import prepared_lookups, reading_notes
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.notes import plan_notes
 from integrations_dagster.sync.packer import limits_of
-from integrations_dagster.sync.resync import anew_of, check_mode
+from integrations_dagster.sync.resync import anew_of, taken_over
 from integrations_dagster.sync.schema import FieldsDoNotFit, check_schema
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import (
@@ -81,7 +81,6 @@ def preview(
     key = state_key(sync, account)
     home = home_of(sync, ctx, account)
     previous = home.manifest()
-    check_mode(sync, previous)
     with tempfile.TemporaryDirectory(prefix="integrations-preview-") as text:
         folder = Path(text)
         closed = list(ctx.ledger.closed_after(key, previous.last_number))
@@ -97,7 +96,6 @@ def preview(
             write_log=False,
             folder=folder / "state",
             spacing=spacing_of(sync),
-            mode=sync.mode,
             anew=anew_of(sync, options, partitions),
             keep_values=sync.keep_values,
         )
@@ -105,6 +103,7 @@ def preview(
             state, manifest = home, previous
         else:
             state, manifest = home.drafting(folder / "state"), folded.manifest
+        taken_over(sync, manifest)
         with (
             model_versions(sync.model, ctx, partitions) as versions,
             prepared_lookups(sync, ctx, folder / "plan") as (lookups, uses),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from integrations_dagster.planner.diff import Diff
@@ -59,13 +60,15 @@ def resync_notes(anew: Anew | None, result: Diff) -> Iterator[str]:
         )
 
 
-def check_mode(sync: SyncSpec, manifest: Manifest) -> None:
-    """Refuse a state that was made by a mode whose records mean something else.
+def taken_over(sync: SyncSpec, manifest: Manifest) -> Manifest:
+    """A state as it goes on under the sync's mode and mapping; it comes into force when a plan of the sync succeeds.
 
-    In mode delete the state holds deletions, in all others records that are at the destination.
+    Args:
+        manifest: The state, with all that earlier runs have delivered.
 
     Raises:
-        Misconfigured: The mode was changed to or from delete.
+        Misconfigured: The mode was changed to or from delete: in mode delete the state holds deletions, in all others
+            records that are at the destination.
     """
     if manifest.mode and manifest.rows and (manifest.mode == Mode.DELETE) != (sync.mode is Mode.DELETE):
         raise Misconfigured(
@@ -73,3 +76,6 @@ def check_mode(sync: SyncSpec, manifest: Manifest) -> None:
             f"state tells of {'deletions' if manifest.mode == Mode.DELETE else 'records that were delivered'}.",
             "Give the sync a new name, so that it begins with a state of its own.",
         )
+    # Rows that a new mapping changes lie anywhere, also before the cursor.
+    cursor = manifest.cursor if manifest.mapping_digest in ("", sync.mapping_digest) else ""
+    return replace(manifest, mode=sync.mode.value, mapping_digest=sync.mapping_digest, cursor=cursor)

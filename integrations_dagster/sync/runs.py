@@ -12,10 +12,10 @@ from typing import Any
 
 import duckdb
 
-from integrations_dagster.planner.log import write_run
-from integrations_dagster.planner.state import Home, slug
+from integrations_dagster.planner.log import RUN, write_run
+from integrations_dagster.planner.state import PLAN, Home, slug
 from integrations_dagster.sync.context import RunContext
-from integrations_dagster.sync.report import REPORT, make_report
+from integrations_dagster.sync.report import make_report, read_report
 from integrations_dagster.sync.results import Plan, RunReport
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import state_key
@@ -72,18 +72,21 @@ def log_failed_plan(sync: SyncSpec, ctx: RunContext, account: str, started: floa
 
 def log_dead_runs(sync: SyncSpec, ctx: RunContext, home: Home) -> None:
     """Store the rows of runs that left a plan and no account of themselves. Called under the lease, after the fold."""
-    for folder in sorted((home.folder / "plans").glob("*")):
+    for folder in home.plan_folders():
         if folder.name == slug(ctx.run_id):
             continue
         # The account of a dead run must not stop a living one.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, duckdb.Error):
-            plan = Plan.from_dict(json.loads((folder / "plan.json").read_text("utf-8")))
-            if (home.log_folder(plan.run_id) / REPORT).exists():
+            plan = Plan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
+            if (home.log_folder(plan.run_id) / RUN).exists():
                 continue
-            superseded = ctx.ledger.superseded_traffic(state_key(sync, plan.account), plan.run_id)
-            report = make_report(sync, home, plan, (), superseded, time.monotonic())
-            failures = (DIED, *report.failures)
-            log_run(sync, home, plan, replace(report, failures=failures), ctx.ledger.now())
+            # It may have died between the two files of its account.
+            report = read_report(home, plan.run_id)
+            if report is None:
+                superseded = ctx.ledger.superseded_traffic(state_key(sync, plan.account), plan.run_id)
+                report = make_report(sync, home, plan, (), superseded, time.monotonic())
+                report = replace(report, failures=(DIED, *report.failures))
+            log_run(sync, home, plan, report, ctx.ledger.now())
 
 
 def _names(sync: SyncSpec, account: str, run_id: str) -> Mapping[str, str]:

@@ -12,7 +12,6 @@ from integrations_dagster.planner.held import Spacing
 from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.spec import SyncSpec
-from integrations_dagster.vocabulary import Mode
 
 
 def state_key(sync: SyncSpec, account: str) -> str:
@@ -62,14 +61,11 @@ def fold_into(
     held: HeldState,
     *,
     spacing: Spacing | None = None,
-    mapping_digest: str | None = None,
-    mode: Mode | None = None,
 ) -> Manifest:
     """Fold everything that has been answered, swap the state, and clean up. Safe to repeat after a kill anywhere.
 
     Args:
         spacing: When rejected rows are tried again; see `spacing_of`.
-        mapping_digest: The mapping in force, which the manifest keeps; likewise the mode.
     """
     lease, home = held.lease, held.home
     home.folder.mkdir(parents=True, exist_ok=True)
@@ -78,9 +74,7 @@ def fold_into(
         home,
         ctx.ledger.closed_after(lease.state_key, before.last_number),
         now=ctx.ledger.now(),
-        mapping_digest=mapping_digest,
         spacing=spacing or Spacing(),
-        mode=mode,
         keep_values=held.keep_values,
     )
     if folded.changed:

@@ -12,6 +12,7 @@ import pytest
 from integrations_dagster.planner.diff import diff
 from integrations_dagster.planner.events import OUTCOMES
 from integrations_dagster.planner.rows import table
+from integrations_dagster.planner.state import PLAN
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured, Mode
 from integrations_dagster.warehouses.base import WarehouseAddress
 from integrations_dagster_tests.planner.world import REJECTED_NAME, WORKER, Fate, World
@@ -273,6 +274,7 @@ def test_rows_that_stay_invalid_are_named_by_every_plan(world: World) -> None:
         "remember": True,
     }
     pq.write_table(table([told], OUTCOMES), folder / "outcomes-000-1.parquet")
+    (folder / PLAN).touch()
     world.fold(lease)
     for _ in range(2):
         again = world.run(model)

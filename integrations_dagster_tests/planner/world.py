@@ -29,7 +29,7 @@ from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.held import DEFAULT_SPACING, Doubt, Spacing, doubts
 from integrations_dagster.planner.model import Source
-from integrations_dagster.planner.state import Home, connect
+from integrations_dagster.planner.state import PLAN, Home, connect
 from integrations_dagster.planner.warehouse_home import WarehouseHome
 from integrations_dagster.vocabulary import ABSENT, Action, Change, Mode, Outcome, Status, Traffic, Worker
 from integrations_dagster.warehouses.base import WarehouseAddress
@@ -211,6 +211,7 @@ class World:
         folder = self.home.plan_folder(run_id)
         settings = replace(self.settings(), **changes)
         result = diff(self.home, self.home.manifest(), self.source(parts or {"": model}), settings, folder)
+        (folder / PLAN).touch()
         assert result.counts.adds_up(), result.counts
         assert sum(result.held.values()) == result.counts.held, result
         assert sum(rows for _, rows in result.shards) == (

@@ -13,7 +13,16 @@ from integrations_dagster.planner.state import Home, Manifest
 from integrations_dagster.sync.inputs import PlanOptions
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.record import record
-from integrations_dagster.sync.spec import CursorSpec, DestinationSpec, FieldSpec, ModelSpec, SyncSpec, TargetSpec
+from integrations_dagster.sync.spec import (
+    CursorSpec,
+    DestinationSpec,
+    FieldRule,
+    FieldSpec,
+    LookupSpec,
+    ModelSpec,
+    SyncSpec,
+    TargetSpec,
+)
 from integrations_dagster.sync.versions import newest_version
 from integrations_dagster.vocabulary import Misconfigured, Mode, Status
 from integrations_dagster_tests.sync.harness import Bench
@@ -191,6 +200,60 @@ def test_a_full_resync_asks_for_all_rows(bench: Bench) -> None:
     assert (report.counts.queried, report.outcomes[Status.UPDATED], minute(bench, sync)) == (5, 4, "04")
 
 
+def test_a_new_mapping_asks_for_all_rows(bench: Bench) -> None:
+    sync = bench.contacts(cursor_model(bench))
+    load(bench, (1, "p1@x.org", "A"), (2, "p2@x.org", "B"))
+    bench.run(sync)
+    mapped = dataclasses.replace(sync, fields=(FieldSpec("email", "email"), FieldSpec("firstname", value="X")))
+    report = bench.run(mapped)
+    assert any("needs older rows too" in note for note in report.notes)
+    bench.run(mapped)
+    assert (queried(bench), bench.emails()) == (None, {"p1@x.org": "X", "p2@x.org": "X"})
+    bench.run(mapped)
+    assert (queried(bench), minute(bench, mapped)) == ("2026-08-01 12:02:00", "02")
+
+
+def test_the_cursor_does_not_pass_a_row_whose_lookup_found_nothing(bench: Bench) -> None:
+    owners = LookupSpec("owners", reference="owners", key="email", value="id", cache=0.0)
+    field = FieldSpec("hubspot_owner_id", "firstname", lookup="owners")
+    sync = bench.contacts(cursor_model(bench), fields=(field,), lookups=(owners,))
+    load(bench, (1, "p1@x.org", "ann@x.org"), (2, "p2@x.org", None))
+    for _ in range(3):
+        report = bench.run(sync)
+        assert (report.counts.invalid, minute(bench, sync)) == (1, "01")
+    bench.client.define_owner("ann@x.org")
+    bench.run(sync)
+    assert (set(bench.emails()), minute(bench, sync)) == ({"p1@x.org", "p2@x.org"}, "02")
+    # A field that is left out settles its row.
+    lenient = dataclasses.replace(sync, fields=(dataclasses.replace(field, rule=FieldRule(drop=True)),))
+    load(bench, (3, "p3@x.org", "bob@x.org"), (4, "p4@x.org", None))
+    for _ in range(2):
+        assert bench.run(lenient).counts.invalid == 0
+    assert minute(bench, lenient) == "04"
+
+
+@pytest.mark.parametrize(
+    ("kind", "lookback", "start"),
+    [
+        ("UBIGINT", 10.0, "0"),
+        ("INTEGER", 10.0, "-5"),
+        ("INTEGER", 1.5, "3"),
+        ("DECIMAL(9,2)", 0.5, "4.50"),
+        ("DOUBLE", 0.5, "4.5"),
+    ],
+)
+def test_a_lookback_of_numbers(bench: Bench, kind: str, lookback: float, start: str) -> None:
+    bench.load("counted", [{"id": 1, "email": "p1@x.org", "n": 5}], {"id": "INTEGER", "email": "VARCHAR", "n": kind})
+    model = bench.model("counted", f"SELECT * FROM counted WHERE $cursor IS NULL OR n >= CAST($cursor AS {kind})")
+    model = dataclasses.replace(model, cursor=CursorSpec("n", lookback), readers=(("contacts", "sandbox"),))
+    sync = bench.contacts(model, fields=(FieldSpec("email", "email"),))
+    for _ in range(2):
+        report = bench.run(sync)
+    version = newest_version(bench.folder, "counted")
+    assert version is not None
+    assert (float(version.cursor or "nan"), report.counts.queried) == (float(start), 1)
+
+
 def test_a_query_begins_where_the_slowest_sync_is(bench: Bench) -> None:
     model = dataclasses.replace(cursor_model(bench), readers=(("first", "sandbox"), ("second", "sandbox")))
     first = bench.contacts(model, name="first")
@@ -293,6 +356,23 @@ def test_an_event_whose_key_was_forgotten_is_not_sent_again(bench: Bench, clock:
     assert (report.outcomes[Status.CREATED], report.counts.excluded) == (1, 3)
     sent = bench.client.insert_counts("track", "events")
     assert sent == dict.fromkeys(("1", "2", "3", "45", "50", "60"), 1)
+
+
+def test_a_resync_of_keys_sends_no_forgotten_event_again(bench: Bench, clock: Clock) -> None:
+    sync = events(bench, cursor=True)
+    happen(bench, 1, 2, 3)
+    bench.run(sync)
+    clock.ahead += 60
+    happen(bench, 1, 2, 3, 50)
+    bench.run(sync)
+    clock.ahead += 60
+    happen(bench, 1, 2, 3, 50, 60)
+    bench.run(sync)
+    assert state(bench, sync).rows == 2, "the keys 1, 2 and 3 are forgotten"
+    bench.run(sync, options=PlanOptions(resync_keys=("60",)))
+    for _ in range(2):
+        bench.run(sync)
+    assert bench.client.insert_counts("track", "events") == {"1": 1, "2": 1, "3": 1, "50": 1, "60": 2}
 
 
 def test_an_event_that_is_held_is_sent_however_old_it_is(bench: Bench, clock: Clock) -> None:

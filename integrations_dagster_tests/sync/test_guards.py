@@ -95,6 +95,20 @@ def test_a_new_mapping_and_a_resync_are_no_changes_of_volume(bench: Bench) -> No
         bench.run(wider)
 
 
+def test_a_mapping_is_new_until_a_plan_with_it_has_succeeded(bench: Bench) -> None:
+    sync = guarded(bench, queried=GuardSpec(stop=0.5), changed=GuardSpec(stop=5.0))
+    usual(bench, sync)
+    fields = (FieldSpec("email", "email"), FieldSpec("lastname", "firstname"))
+    mapped = dataclasses.replace(sync, fields=fields)
+    load(bench, 5)
+    with pytest.raises(GuardTripped, match="5 rows queried"):
+        bench.run(mapped)
+    load(bench, 40, 1, "v5 ")
+    report = bench.run(mapped)
+    assert any("The mapping has changed" in note for note in report.notes)
+    assert report.counts.changed == 40
+
+
 @pytest.mark.parametrize("mode", [Mode.MIRROR, Mode.DELETE])
 @pytest.mark.parametrize("left", [0, 70])
 def test_an_emptied_and_a_much_shorter_model_sends_nothing(bench: Bench, mode: Mode, left: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import integrations_dagster
+import integrations_dagster.sync.record as recording
 from integrations_dagster.planner.log import TABLES, query, rows_of_run, runs_after, write_run
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.inputs import PlanOptions
@@ -23,7 +24,7 @@ from integrations_dagster.sync.runs import DIED
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import GuardTripped, Misconfigured, Mode, Status
 from integrations_dagster_tests.sync.flows import COLUMNS
-from integrations_dagster_tests.sync.harness import Bench, check_log
+from integrations_dagster_tests.sync.harness import Bench, check_log, check_runs
 
 DOCS = Path(integrations_dagster.__file__).parents[1] / "docs" / "sync_log.md"
 
@@ -90,6 +91,28 @@ def test_a_run_that_dies_has_its_row_once_the_next_begins(bench: Bench) -> None:
     assert (second["outcome"], second["unchanged"], second["candidates"]) == ("succeeded", 20, 0)
     (counted,) = ask(bench, "SELECT count(*) AS n, count(DISTINCT key) AS keys FROM sync_log WHERE run_id = 'dead'")
     assert counted == {"n": 20, "keys": 20}
+
+
+def test_a_run_that_dies_between_the_files_of_its_account_has_its_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = hook(bench, "log_between", people(bench, 20))
+    dead = bench.context("dead", alive=lambda _holder: False)
+    made = bench.plan(sync, dead)
+    summaries = bench.write(sync, dead, made.shards)
+
+    def dies(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recording, "log_run", dies)
+    with pytest.raises(KeyboardInterrupt):
+        recording.record(sync, dead, made, summaries)
+    monkeypatch.undo()
+    bench.run(sync, ctx=bench.context("next", alive=lambda _holder: False))
+    first, _ = ask(bench, "SELECT * FROM sync_runs ORDER BY started")
+    # It had come to its account, and its account stands.
+    assert (first["run_id"], first["outcome"], first["created"]) == ("dead", "succeeded", 20)
+    assert check_runs(bench.folder, sync.name) == 2
 
 
 def test_a_row_sent_twice_in_a_run_counts_once(bench: Bench) -> None:

@@ -159,6 +159,18 @@ def test_a_state_of_deletions_is_taken_over_by_no_other_mode(
         preview(second, bench.context())
 
 
+def test_what_a_dead_run_has_delivered_is_no_deletion(bench: Bench, model: ModelSpec) -> None:
+    """The mode was changed before the first run's deliveries came into the state."""
+    sync = bench.contacts(model)
+    dead = bench.context(alive=lambda _holder: False)
+    bench.write(sync, dead, bench.plan(sync, dead).shards)
+    deletes = dataclasses.replace(sync, mode=Mode.DELETE, fields=(), removal_limit=9.0)
+    with pytest.raises(Misconfigured, match="its mode was changed from upsert to delete"):
+        bench.run(deletes, ctx=bench.context(alive=lambda _holder: False))
+    with pytest.raises(Misconfigured, match="new name"):
+        preview(deletes, bench.context())
+
+
 @pytest.mark.parametrize("kind", ["sandbox_insert", "sandbox_insert_keyed", "sandbox_jobs", "webhook"])
 def test_an_append_delivers_each_key_once(bench: Bench, model: ModelSpec, kind: str) -> None:
     sync = dataclasses.replace(

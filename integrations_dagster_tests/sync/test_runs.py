@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from integrations_dagster.planner.state import Home
 from integrations_dagster.sandbox.endpoint import write_endpoint
 from integrations_dagster.sync.account import DestinationUnavailable
 from integrations_dagster.sync.inputs import PlanOptions
@@ -234,6 +235,18 @@ def test_a_plan_that_fails_gives_its_lease_back(bench: Bench, model: ModelSpec) 
     with pytest.raises(Misconfigured):
         bench.plan(sync, bench.context("run-a"))
     bench.plan(bench.contacts(model), dataclasses.replace(bench.context("run-b"), alive=lambda _holder: True))
+
+
+@pytest.mark.parametrize("name", ["outcomes-plan-0", "ended", "forgotten", "shard-000"])
+def test_a_plan_that_was_killed_while_it_wrote_stops_no_later_one(bench: Bench, model: ModelSpec, name: str) -> None:
+    sync = bench.contacts(model, Mode.MIRROR)
+    bench.run(sync)
+    left = Home.of(bench.folder, sync.name, bench.account(sync)).plan_folder("killed")
+    left.mkdir(parents=True)
+    (left / f"{name}.parquet").write_bytes(b"PAR1 and half of a")
+    preview(sync, bench.context())
+    assert bench.run(sync).failures == ()
+    assert not left.exists()
 
 
 def test_record_fails_where_a_write_step_is_missing_and_nothing_is_lost(bench: Bench, model: ModelSpec) -> None:
