@@ -267,7 +267,10 @@ def test_a_rejected_row_is_traced_and_retried(shell: Shell) -> None:
 
 def test_the_sync_log_in_the_terminal(shell: Shell) -> None:
     assert "0 row(s)" in shell("sql", "SELECT * FROM sync_log")
+    assert "No sync has been run yet" in shell("runs", "contacts", code=1)
     shell("run", "contacts", "--limit", "3")
+    for command in ("runs", "log"):
+        assert "nothing of a sync 'contact'.\nIt has: contacts." in shell(command, "contact", code=1)
     rows = shell("log", "contacts", "--outcome", "created", "--since", "1h", "--format", "json")
     found = [json.loads(line) for line in rows.splitlines()]
     assert len(found) == 3

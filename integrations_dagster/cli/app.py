@@ -217,6 +217,7 @@ def log(
     from integrations_dagster.sync.log import rows as logged
 
     storage = projects.prepare(projects.project_root(project))
+    log.check_logged(storage, sync)
     moment = datetime.fromtimestamp(rows.parse_since(since, time.time()), UTC) if since else None
     columns = ("time", "run_id", "key", "match_value", "change", "outcome", "code", "reason", "destination_id")
     shown = columns if format_ == "table" else ("*",)
@@ -236,6 +237,7 @@ def runs(
     from integrations_dagster.sync.log import select
 
     storage = projects.prepare(projects.project_root(project))
+    log.check_logged(storage, sync)
     columns = "started, sync, target, outcome, queried, added, changed, removed, created, updated, deleted, rejected, "
     columns += "invalid, in_doubt, unsent, run_id, reason"
     chosen = columns if format_ == "table" else "*"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.csv
@@ -15,6 +16,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from integrations_dagster.cli.show import print_wide
+from integrations_dagster.planner.log import homes
+from integrations_dagster.vocabulary import Misconfigured
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +34,20 @@ class Format(StrEnum):
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
+
+
+def check_logged(storage: Path, sync: str) -> None:
+    """Tell a name that is mistyped from a log without rows.
+
+    Raises:
+        Misconfigured: The storage folder has nothing of a sync with this name.
+    """
+    if sync and not homes(storage, [sync]):
+        known = sorted({home.folder.parent.name for home in homes(storage)})
+        raise Misconfigured(
+            f"The sync log has nothing of a sync {sync!r}.",
+            f"It has: {', '.join(known)}." if known else "No sync has been run yet.",
+        )
 
 
 def print_rows(console: Console, rows: pa.Table, format_: Format) -> None:
@@ -55,9 +74,7 @@ def _print_table(console: Console, names: Sequence[str], rows: Sequence[dict[str
         table.add_column(name, no_wrap=True, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(_cell(row[name])) for name in names))
-    # Wider than the terminal rather than squeezed: lines of a log are searched and cut by other tools.
-    needed = table.__rich_measure__(console, console.options.update(max_width=100_000)).maximum
-    Console(file=console.file, width=max(console.width, needed), highlight=False).print(table)
+    print_wide(console, table)
 
 
 def _cell(value: Any) -> str:

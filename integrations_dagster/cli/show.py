@@ -39,6 +39,12 @@ def err() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def print_wide(console: Console, table: Table) -> None:
+    """Print a table wider than the terminal rather than squeezed: its lines are searched and cut by other tools."""
+    needed = table.__rich_measure__(console, console.options.update(max_width=100_000)).maximum
+    Console(file=console.file, width=max(console.width, needed), highlight=False).print(table)
+
+
 def print_run(console: Console, title: str, syncs: Mapping[str, Numbers]) -> None:
     """A table of one run: a column for each sync.
 
@@ -166,14 +172,14 @@ def print_syncs(console: Console, syncs: Sequence[SyncSpec], broken: Mapping[str
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("sync", "model", "to", "mode", "target"):
         table.add_column(name, no_wrap=True)
-    table.add_column("schedule", overflow="fold")
+    table.add_column("schedule", no_wrap=True)
     for sync in sorted(syncs, key=lambda sync: sync.name):
         destination = sync.destination
         schedule = sync.schedule or ("with its model" if sync.on_model else "-")
         to = f"{destination.name}: {sync.object}"
         cells = (sync.name, sync.model.name, to, str(sync.mode), destination.target.name, schedule)
         table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    print_wide(console, table)
     for folder, error in broken.items():
         console.print(f"broken: {folder}: {error}", style="red", markup=False)
 

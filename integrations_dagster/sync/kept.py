@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.destinations.values import canonical_text
 from integrations_dagster.planner.kept import PAYLOADS
-from integrations_dagster.planner.state import Home
+from integrations_dagster.planner.state import Home, literal, to_disk
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.spec import SyncSpec
 
@@ -50,6 +52,34 @@ def _keep(sync: SyncSpec, shard: Path, target: Path) -> None:
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=PAYLOADS))
     draft.replace(target)
+
+
+def hide_payloads(sync: SyncSpec, home: Home) -> None:
+    """Take fields that were marked as sensitive since out of the payloads that are kept."""
+    name = home.manifest().values
+    members = [canonical_text(member) + ":" for member in sorted(sync.sensitive)]
+    if not name or not members:
+        return
+    path = home.folder / name
+    with duckdb.connect() as connection:
+        # A member's name may stand in a text too: then a payload is looked at in vain.
+        found = f"read_parquet({literal(str(path))}) WHERE list_bool_or([contains(payload, m) FOR m IN $members])"
+        if connection.execute(f"SELECT 1 FROM {found} LIMIT 1", {"members": members}).fetchone() is None:  # noqa: S608
+            return
+    draft = path.with_name(f".{name}")
+    with pq.ParquetFile(path) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
+        for rows in file.iter_batches(ROWS):
+            texts: list[Any] = rows.column("payload").to_pylist()
+            payloads = [
+                canonical_text({k: v for k, v in json.loads(text).items() if k not in sync.sensitive})
+                if any(member in text for member in members)
+                else text
+                for text in texts
+            ]
+            columns = [rows.column("key"), rows.column("payload_digest"), pa.array(payloads, pa.string())]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=PAYLOADS))
+    to_disk(draft)
+    draft.replace(path)
 
 
 def _text(sync: SyncSpec, payload: Mapping[str, Any], encoded: bytes) -> str:

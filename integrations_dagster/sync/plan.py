@@ -20,7 +20,7 @@ from integrations_dagster.sync.doubts import resolve
 from integrations_dagster.sync.guards import Setting, check_volume
 from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.inputs import PlanOptions, model_versions, settings_of, source_of
-from integrations_dagster.sync.kept import keep_payloads
+from integrations_dagster.sync.kept import hide_payloads, keep_payloads
 from integrations_dagster.sync.lookups import prepared_lookups, reading_notes
 from integrations_dagster.sync.notes import plan_notes
 from integrations_dagster.sync.releases import release_notes
@@ -79,6 +79,7 @@ def plan(
         resolved = resolve(sync, ctx, connected, held)
         if resolved:
             fold_into(ctx, held, spacing=spacing_of(sync))
+        hide_payloads(sync, home)
         previous = home.manifest()
         manifest = taken_over(sync, previous)
         log_dead_runs(sync, ctx, home)

@@ -92,6 +92,23 @@ def test_sensitive_values_are_never_on_disk(bench: Bench) -> None:
     assert "firstname: (not kept) ->" in text_of(bench, sync)
 
 
+def test_values_of_a_field_that_is_marked_as_sensitive_later_are_taken_out(bench: Bench) -> None:
+    sync = hook(bench, "kept_later")
+    load(bench, k1="Ann", k2="Bobby Tables")
+    bench.run(sync)
+    fields = (FieldSpec("email", "email"), FieldSpec("firstname", "firstname", sensitive=True))
+    marked = dataclasses.replace(sync, fields=fields)
+    assert bench.run(marked).candidates == 0
+    home = home_of(bench, marked)
+    (path,) = home.folder.glob("values-*.parquet")
+    assert [row["payload"] for row in pq.read_table(path).sort_by("key").to_pylist()] == [
+        '{"email":"k1@x.org"}',
+        '{"email":"k2@x.org"}',
+    ]
+    load(bench, k1="Ann", k2="Bob")
+    assert look(bench, marked)["2"].before == {"email": "k2@x.org"}
+
+
 def test_a_run_that_died_after_its_answers_loses_no_value(bench: Bench) -> None:
     sync = hook(bench, "kept_died")
     load(bench, k1="Ann", k2="Bob")
