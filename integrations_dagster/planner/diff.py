@@ -108,7 +108,7 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
         if not settings.partial and source.partitions == [""] and source.cursor is None:
             _write_forgotten(connection, folder)
         if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
-            _write_ended(connection, settings, folder, list(source.files))
+            _write_ended(connection, settings, folder, source.partitions)
         return result
 
 
@@ -231,7 +231,7 @@ def _write_pending(
         assert source.cursor is not None
         query += f""" UNION ALL
             SELECT key, cursor, true FROM (
-                SELECT {text_of(source.primary_key)} AS key, {quote(source.cursor)} AS cursor FROM files
+                SELECT "__key" AS key, {quote(source.cursor)} AS cursor FROM files
                 WHERE {" OR ".join(f"{quote(problem_of(name))} IS NOT NULL" for name in found)}
             ) WHERE key IN (SELECT key FROM candidates UNION SELECT key FROM compared WHERE verdict = 'invalid')"""
     connection.execute(f"COPY ({query}) TO {literal(str(folder / 'pending.parquet'))} (FORMAT parquet)")

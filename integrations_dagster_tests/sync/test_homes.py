@@ -132,6 +132,20 @@ def test_a_rejected_row_is_held_tried_and_released(bench: PostgresBench, model: 
     assert bench.run(sync).counts.unchanged == 60
 
 
+def test_deletions_are_remembered_in_the_warehouse_for_as_long_as_they_are_listed(
+    bench: PostgresBench, model: ModelSpec
+) -> None:
+    bench.run(bench.sync_in(EMBEDDED, model, name="owner"))
+    sync = bench.sync_in(WAREHOUSE, model, Mode.DELETE, fields=(), removal_limit=100.0)
+    bench.load("people", people(3), COLUMNS)
+    assert bench.run(sync).outcomes[Status.DELETED] == 3
+    assert requests_of(bench, sync, candidates=0) == 0
+    bench.load("people", people(2), COLUMNS)
+    assert bench.run(sync).candidates == 0
+    bench.load("people", people(3), COLUMNS)
+    assert bench.run(sync).candidates == 1, "the row has come back"
+
+
 def test_a_partitioned_model_in_the_warehouse(bench: PostgresBench) -> None:
     bench.load("people", people(60), COLUMNS)
     path = "SELECT * FROM people WHERE seen >= $partition_start AND seen < $partition_end"
