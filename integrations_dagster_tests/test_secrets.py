@@ -339,11 +339,12 @@ def test_the_search_finds_what_is_hidden(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("a planted-value")
     with gzip.open(tmp_path / "log.jsonl.gz", "wb") as file:
         file.write(b"planted-value\n")
-    with closing(sqlite3.connect(tmp_path / "db.sqlite")) as connection:
-        connection.execute("CREATE TABLE t (b BLOB)")
-        connection.execute("INSERT INTO t VALUES (?)", (zlib.compress(b"planted-value" * 3),))
-        connection.commit()
-    duckdb.sql(f"COPY (SELECT 'planted-value' AS v) TO '{tmp_path / 'rows.parquet'}' (FORMAT parquet)")
+    with closing(sqlite3.connect(tmp_path / "db.sqlite")) as database:
+        database.execute("CREATE TABLE t (b BLOB)")
+        database.execute("INSERT INTO t VALUES (?)", (zlib.compress(b"planted-value" * 3),))
+        database.commit()
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT 'planted-value' AS v) TO '{tmp_path / 'rows.parquet'}' (FORMAT parquet)")
     (tmp_path / "skipped").mkdir()
     (tmp_path / "skipped" / "file").write_text("planted-value")
     places = found(needle, tmp_path, "told planted-value", {"skipped"})

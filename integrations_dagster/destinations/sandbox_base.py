@@ -120,7 +120,7 @@ class SandboxDestination(Destination):
 
 def rows_json(batch: Batch) -> bytes:
     """The rows of a batch as a JSON array of `{"key", "record"}`."""
-    rows = [b'{"key":%b,"record":%b}' % (json_string(row.key), row.encoded) for row in batch.rows]
+    rows = [b'{"key":%b,"record":%b}' % (json_string(row.key), row.encoded or b"{}") for row in batch.rows]
     return b"[" + b",".join(rows) + b"]"
 
 
