@@ -116,5 +116,6 @@ class PostgresBench(Bench):
 
 
 def _plain(row: Iterable[Any]) -> list[Any]:
-    """Moments by their value: each driver has a class of its own for UTC."""
-    return [value.timestamp() if isinstance(value, datetime) else value for value in row]
+    """Moments by their value, since each driver has a class of its own for UTC; texts as PostgreSQL can keep them."""
+    texts = (value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)
+    return [value.timestamp() if isinstance(value, datetime) else value for value in texts]
