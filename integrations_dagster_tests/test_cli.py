@@ -24,6 +24,7 @@ from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import read_endpoint
 from integrations_dagster.sandbox.process import answering, ensure_running, stop
 from integrations_dagster.vocabulary import IntegrationsError
+from integrations_dagster_tests.postgres import Postgres
 
 PYPROJECT = """
 [project]
@@ -201,6 +202,54 @@ def test_preview_sends_nothing_and_run_sends_what_it_showed(shell: Shell) -> Non
     assert (_count(text, "unchanged"), _count(text, "requests")) == (200, 0)
     writes = [r for r in shell.sandbox.received(since=before) if r["method"] == "POST" and "batch" in r["path"]]
     assert writes == []
+
+
+def test_home_tells_where_the_state_is_and_moves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], postgres: Postgres
+) -> None:
+    database = postgres.create_database()
+    postgres.execute(
+        database,
+        "CREATE TABLE people AS SELECT i AS id, 'h' || i || '@example.com' AS email, 'Person ' || i AS name "
+        "FROM generate_series(1, 20) i",
+    )
+    monkeypatch.setenv("HOME_TEST_URL", postgres.url(database))
+    # A package of its own: modules are never unloaded.
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT.replace("shop_syncs", "home_syncs"))
+    folder = tmp_path / "home_syncs" / "defs" / "all"
+    folder.mkdir(parents=True)
+    for package in (folder.parent, folder.parent.parent):
+        (package / "__init__.py").touch()
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "people.sql").write_text("SELECT id, email, name FROM people")
+    defs = DEFS.replace("kind: duckdb, path: warehouse.duckdb", "kind: postgres, url: {env: HOME_TEST_URL}")
+    documents = [part for part in defs.split("---") if "visits" not in part and "book" not in part]
+    yaml = folder / "defs.yaml"
+    yaml.write_text("---".join(documents))
+    shell = _in(tmp_path, monkeypatch, capsys)
+    try:
+        ensure_running(shell.storage)
+        assert "begins with its first run (YAML: home: embedded)" in " ".join(shell("home", "contacts").split())
+        assert "has no state yet" in shell("home", "contacts", "warehouse")
+        shell("run", "contacts")
+        assert "is in files below the storage folder" in " ".join(shell("home", "contacts").split())
+        told = " ".join(shell("home", "contacts", "warehouse").split())
+        assert "20 record(s) of sync 'contacts'" in told
+        assert "Write `home: warehouse` in" in told
+        assert "Move it with `integrations home contacts embedded`" in " ".join(
+            shell("run", "contacts", code=1).split()
+        )
+        yaml.write_text(yaml.read_text().replace("  mode: upsert\n", "  mode: upsert\n  home: warehouse\n"))
+        text = shell("run", "contacts")
+        assert (_count(text, "unchanged"), _count(text, "requests")) == (20, 0)
+        (row,) = shell("sql", "SELECT count(*) AS n FROM sync_snapshot", "--format", "json").splitlines()
+        assert json.loads(row) == {"n": 20}
+        assert "already" in shell("home", "contacts", "warehouse")
+        assert "20 record(s)" in shell("home", "contacts", "embedded")
+        assert "is in files" in " ".join(shell("home", "contacts").split())
+        assert "Invalid value" in shell("home", "contacts", "cloud", code=2)
+    finally:
+        stop(shell.storage)
 
 
 def test_a_test_send_of_a_few_rows(shell: Shell) -> None:

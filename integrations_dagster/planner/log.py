@@ -155,7 +155,8 @@ def homes(storage: Path, syncs: Iterable[str] = ()) -> list[Home]:
 
 def run_folders(home: Home, runs: Iterable[str] = ()) -> Iterator[RunFolder]:
     """The runs of a home's log, or of some by their ids."""
-    last_number = home.manifest().last_number
+    # The one in the storage folder, also where the state is in a warehouse, which need not be asked.
+    last_number = Home(home.folder).manifest().last_number
     log = home.folder / "log"
     for folder in [home.log_folder(run) for run in runs] or sorted(log.glob("*")):
         try:
@@ -183,7 +184,7 @@ def opened(found: Sequence[Home], tables: Iterable[str] = TABLES, runs: Iterable
             _sync_log(connection, folders)
         if "sync_snapshot" in wanted:
             names = {folder.home.folder: (folder.sync, folder.account) for folder in folders if folder.row}
-            _sync_snapshot(connection, found, names)
+            _sync_snapshot(connection, found, names, Path(scratch))
         yield connection
 
 
@@ -221,22 +222,19 @@ def query(
     raise AssertionError("the last attempt returns or raises")
 
 
-def rows_of_run(home: Home, run_id: str, table: str = "sync_log") -> pa.Table:
-    """A run's rows of `sync_runs` or `sync_log`, to be copied into a warehouse: they replace those with its run id.
+def write_rows(home: Home, runs: Sequence[str], table: str, path: Path) -> None:
+    """Write the rows of runs in `sync_runs` or `sync_log` to a Parquet file, to be copied into a warehouse.
 
-    A late answer adds rows to the run that asked; `runs_after` names such runs.
+    Args:
+        runs: Their ids; or the names of their folders.
     """
-    columns = ", ".join(map(quote, TABLES[table]))
-    return query([home], f"SELECT {columns} FROM {table}", runs=[run_id])
-
-
-def runs_after(home: Home, number: int) -> list[str]:
-    """Folder names of the runs with answers above a batch number: those that folds since then have added to."""
-    return sorted(
-        folder.folder.name
-        for folder in run_folders(home)
-        if any(int(path.stem.split("-")[2]) > number for path in folder.files("rows"))
+    # PostgreSQL's texts have no zero characters, which a destination's message may have.
+    columns = ", ".join(
+        f"replace({quote(name)}, chr(0), chr(65533)) AS {quote(name)}" if kind == "VARCHAR" else quote(name)
+        for name, kind in TABLES[table].items()
     )
+    with opened([home], [table], runs) as connection:
+        connection.execute(f"COPY (SELECT {columns} FROM {table}) TO {literal(str(path))} (FORMAT parquet)")
 
 
 def _view(connection: duckdb.DuckDBPyConnection, name: str, query: str | None) -> None:
@@ -337,16 +335,19 @@ FROM (SELECT *, parse_dirpath(filename) AS folder FROM {source}) s JOIN folders 
 
 
 def _sync_snapshot(
-    connection: duckdb.DuckDBPyConnection, found: Sequence[Home], names: Mapping[Path, tuple[str, str]]
+    connection: duckdb.DuckDBPyConnection,
+    found: Sequence[Home],
+    names: Mapping[Path, tuple[str, str]],
+    scratch: Path,
 ) -> None:
     parts = []
-    for home in found:
-        manifest = home.manifest()
-        if manifest.snapshot:
+    for number, home in enumerate(found):
+        records = home.records(scratch / f"snapshot-{number}.parquet")
+        if records is not None:
             sync, account = names.get(home.folder, (home.folder.parent.name, home.folder.name))
             parts.append(
                 f"SELECT {literal(sync)} AS sync, {literal(account)} AS account, key, match AS match_value, "
                 "coalesce(partition, '') AS partition, destination_id, payload_digest IS NOT NULL AS acknowledged, "
-                f"source_digest, payload_digest FROM read_parquet({literal(str(home.folder / manifest.snapshot))})"
+                f"source_digest, payload_digest FROM read_parquet({literal(str(records))})"
             )
     _view(connection, "sync_snapshot", " UNION ALL ".join(parts) if parts else None)

@@ -145,6 +145,15 @@ class Home:
         """
         yield lambda: self.swap(manifest)
 
+    def records(self, path: Path) -> Path | None:  # noqa: ARG002 - for a home whose records are in no file
+        """The file with the snapshot, or None while there is none.
+
+        Args:
+            path: Where a home puts it that has it in no file.
+        """
+        name = self.manifest().snapshot
+        return self.folder / name if name else None
+
     def drafting(self, folder: Path) -> Home:
         """This home with the state whose new files a fold has put into `folder`, and that never is in force."""
         return Home(folder)

@@ -4,6 +4,8 @@
     integrations.snapshot_<state>   records
     integrations.held_<state>       held rows
 
+Beside them are the tables of the sync log (`warehouse_log.py`).
+
 The manifest in the storage folder names the state row, and so says that this home is in force; without it the tables
 do not exist for anybody. A fold computes in the local DuckDB what changes, over the records that its events may touch,
 and one transaction of the warehouse replaces them together with the state row, if that still has the generation that
@@ -19,7 +21,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -35,14 +39,19 @@ from integrations_dagster.planner.state import (
     to_disk,
 )
 from integrations_dagster.planner.warehouse_diff import NOTHING, Left, State, leave, table
+from integrations_dagster.planner.warehouse_log import copy_runs, hide, show
 from integrations_dagster.vocabulary import IntegrationsError, Misconfigured
-from integrations_dagster.warehouses.store import SCHEMA, Store
+from integrations_dagster.warehouses.store import SCHEMA, Store, WarehouseFailed
+
+T = TypeVar("T")
 
 PENDING = "pending-state.json"
 """Names tables that were made, or are to be dropped, while they are not in force."""
 STATES = table("states")
 WHOLE = 3
 """A fold that touches more than one in so many records reads them all."""
+ATTEMPTS = 5
+"""Tries of what syncs may do at the same moment with the tables that they share."""
 
 
 class StateMoved(IntegrationsError):
@@ -70,6 +79,8 @@ class WarehouseHome(Home):
         warehouse: Name of the warehouse in YAML.
         open: Opens it.
         drafts: Where changes are that are computed and not in force; None: in `folder`.
+        kind: The warehouse's kind, kept in the manifest for those who read the sync log without YAML.
+        url: Likewise the environment variable that has its URL.
     """
 
     sync: str
@@ -77,8 +88,32 @@ class WarehouseHome(Home):
     warehouse: str
     open: Callable[[], Store]
     drafts: Path | None = None
+    kind: str = ""
+    url: str = ""
 
     # The manifest
+
+    @classmethod
+    def found(cls, folder: Path, open_named: Callable[[str, str, str], Store]) -> WarehouseHome | None:
+        """The home that a manifest in the storage folder names; None: the state is not in a warehouse.
+
+        Args:
+            open_named: Opens a warehouse by its name, its kind, and the environment variable that has its URL.
+        """
+        data = _read(folder / MANIFEST)
+        if data is None or "state" not in data:
+            return None
+        told = {name: str(data.get(name, "")) for name in ("sync", "account", "warehouse", "kind", "url")}
+        opens = partial(open_named, told["warehouse"], told["kind"], told["url"])
+        return cls(
+            folder,
+            told["sync"] or folder.parent.name,
+            told["account"] or folder.name,
+            told["warehouse"],
+            opens,
+            kind=told["kind"],
+            url=told["url"],
+        )
 
     def state(self) -> str | None:
         """The id of the state, or None before there is one."""
@@ -153,6 +188,40 @@ class WarehouseHome(Home):
     @property
     def _scratch(self) -> Path:
         return self.folder / ".from-warehouse"
+
+    def records(self, path: Path) -> Path | None:
+        """See `Home.records`: they are brought."""
+        state = self.state()
+        if state is None:
+            return None
+        columns = ", ".join(map(quote, SNAPSHOT_COLUMNS))
+        with self.open() as store, store.transaction():
+            store.to_parquet(f"SELECT {columns} FROM {_tables(state).snapshot} t", path)
+        return path
+
+    # The sync log
+
+    def publish(self) -> int:
+        """Bring the sync log's tables in the warehouse up to date. The caller holds the lease.
+
+        Returns:
+            Runs whose rows were replaced or deleted.
+        """
+        state = self.state()
+        if state is None:
+            return 0
+
+        def up_to_date() -> int:
+            with self.open() as store:
+                with store.transaction():
+                    stored = self._manifest(store, state)
+                # A kill between the warehouse's commit and ours has left an earlier number; earlier versions less.
+                if _read(self.folder / MANIFEST) != self._naming(state, stored.last_number):
+                    _write(self.folder / MANIFEST, self._naming(state, stored.last_number))
+                show(store, state)
+                return copy_runs(store, state, self)
+
+        return _tried(up_to_date)
 
     # The diff
 
@@ -310,11 +379,21 @@ class WarehouseHome(Home):
         Args:
             last_number: The last batch number that it contains, for whoever reads logs without asking the warehouse.
         """
-        _write(
-            self.folder / MANIFEST,
-            {"home": "warehouse", "warehouse": self.warehouse, "state": state, "last_number": last_number},
-        )
+        _write(self.folder / MANIFEST, self._naming(state, last_number))
         (self.folder / PENDING).unlink(missing_ok=True)
+
+    def _naming(self, state: str, last_number: int) -> dict[str, str | int]:
+        """What the manifest says."""
+        return {
+            "home": "warehouse",
+            "warehouse": self.warehouse,
+            "state": state,
+            "last_number": last_number,
+            "sync": self.sync,
+            "account": self.account,
+            "kind": self.kind,
+            "url": self.url,
+        }
 
     def note_pending(self, state: str) -> None:
         """Remember tables that are not in force, or soon will not be, so that they are dropped whatever happens."""
@@ -333,12 +412,17 @@ class WarehouseHome(Home):
         (self.folder / PENDING).unlink(missing_ok=True)
 
     def drop(self, state: str) -> None:
-        """Drop the tables of a state, and its row."""
-        with self.open() as store, store.transaction():
-            for kind in ("snapshot", "held"):
-                store.execute(f"DROP TABLE IF EXISTS {table(f'{kind}_{state}')}")
-            if store.tables("states"):
-                store.execute(f"DELETE FROM {STATES} WHERE id = $1", (state,))
+        """Drop the tables of a state, its row, and its part of the sync log's tables."""
+
+        def dropped() -> None:
+            with self.open() as store, store.transaction():
+                hide(store, state)
+                for kind in ("snapshot", "held"):
+                    store.execute(f"DROP TABLE IF EXISTS {table(f'{kind}_{state}')}")
+                if store.tables("states"):
+                    store.execute(f"DELETE FROM {STATES} WHERE id = $1", (state,))
+
+        _tried(dropped)
 
     def take(self, state: str, snapshot: Path, held: Path) -> None:
         """Write the records and held rows of a state to files."""
@@ -378,14 +462,29 @@ def write_changes(connection: duckdb.DuckDBPyConnection, kind: str, before: str,
     """
     folder.mkdir(parents=True, exist_ok=True)
     changes = Changes(folder)
+    # PostgreSQL's texts have no zero characters, which a destination's message may have.
+    texts = ", ".join(f"replace({name}, chr(0), chr(65533)) AS {name}" for name in ("code", "reason"))
+    columns = f"* REPLACE ({texts})" if kind == "held" else "*"
     grown = 0
     for what, one, other in (("gone", before, after), ("fresh", after, before)):
         path = changes.file(kind, what)
         written = connection.execute(
-            f"COPY (SELECT * FROM {one} EXCEPT SELECT * FROM {other}) TO {literal(str(path))} (FORMAT parquet)"
+            f"COPY (SELECT {columns} FROM (SELECT * FROM {one} EXCEPT SELECT * FROM {other})) "
+            f"TO {literal(str(path))} (FORMAT parquet)"
         ).fetchall()[0][0]
         grown += written if what == "fresh" else -written
     return grown
+
+
+def _tried(work: Callable[[], T]) -> T:
+    """Do what fails where another sync does so at the same moment."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except WarehouseFailed:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _stored(manifest: Manifest) -> Manifest:

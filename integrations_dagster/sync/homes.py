@@ -11,6 +11,7 @@ from integrations_dagster.planner.state import Home, connect, to_disk
 from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.published import publish_log
 from integrations_dagster.sync.query import address_of
 from integrations_dagster.sync.spec import EMBEDDED, WAREHOUSE, SyncSpec
 from integrations_dagster.sync.state import HeldState, fold_into, spacing_of, state_key, wait_for_open_batches
@@ -41,7 +42,16 @@ def _home_at(place: str, sync: SyncSpec, ctx: RunContext, account: str) -> Home:
     if place == EMBEDDED:
         return home
     address = address_of(sync.model.warehouse, ctx.env)
-    return WarehouseHome(home.folder, sync.name, account, address.name, partial(open_store, address))
+    url = sync.model.warehouse.url
+    return WarehouseHome(
+        home.folder,
+        sync.name,
+        account,
+        address.name,
+        partial(open_store, address),
+        kind=address.kind,
+        url=url.name if url else "",
+    )
 
 
 def place_of(sync: SyncSpec, ctx: RunContext) -> str | None:
@@ -128,6 +138,8 @@ def _to_warehouse(held: HeldState, target: WarehouseHome, ctx: RunContext, step:
         commit()
     step("clean")
     target.clean()
+    step("log")
+    publish_log(ctx, target)
 
 
 def _to_files(home: WarehouseHome, held: HeldState, ctx: RunContext, step: Callable[[str], None]) -> None:

@@ -11,13 +11,25 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from integrations_dagster.planner.log import homes, query
+from integrations_dagster.planner.warehouse_home import WarehouseHome
 from integrations_dagster.sync.storage import storage_path
+from integrations_dagster.vocabulary import Misconfigured
+from integrations_dagster.warehouses.base import WarehouseAddress
+from integrations_dagster.warehouses.registry import open_store
+from integrations_dagster.warehouses.store import Store
 
 if TYPE_CHECKING:
     DataFrame: TypeAlias = Any
 
 
-def select(storage: Path, sql: str, parameters: Mapping[str, Any] | None = None, *, sync: str = "") -> pa.Table:
+def select(
+    storage: Path,
+    sql: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    sync: str = "",
+    env: Mapping[str, str] | None = None,
+) -> pa.Table:
     """The result of a SELECT over `sync_runs`, `sync_log` and `sync_snapshot`, as they are now.
 
     Safe at any time: nothing is written, and runs may fold meanwhile.
@@ -26,11 +38,27 @@ def select(storage: Path, sql: str, parameters: Mapping[str, Any] | None = None,
         storage: The storage folder.
         parameters: Values of the `$name` in it.
         sync: Read only this sync's tables.
+        env: Has the URLs of warehouses that keep state, which are asked for `sync_snapshot` alone; default: the
+            process's environment.
 
     Raises:
-        Misconfigured: It is no single SELECT, or it fails: with DuckDB's message.
+        Misconfigured: It is no single SELECT, or it fails: with DuckDB's message. Or records are in a warehouse whose
+            URL is not known, or that refuses them.
+        WarehouseBusy: Such a warehouse lets nobody in.
     """
-    return query(homes(storage, [sync] if sync else ()), sql, parameters)
+    known = os.environ if env is None else env
+
+    def open_named(name: str, kind: str, variable: str) -> Store:
+        if not known.get(variable):
+            raise Misconfigured(
+                f"Records of syncs are in the warehouse {name!r}, and the environment variable "
+                f"{variable or 'that has its URL'} is not set.",
+                "Set it (older state is named by the next run of its sync), or ask there: integrations.sync_snapshot.",
+            )
+        return open_store(WarehouseAddress(name, kind, url=known[variable].strip()))
+
+    found = homes(storage, [sync] if sync else ())
+    return query([WarehouseHome.found(home.folder, open_named) or home for home in found], sql, parameters)
 
 
 def read_log(sql: str, storage: Path | str | None = None, **parameters: Any) -> DataFrame:

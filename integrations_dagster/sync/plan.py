@@ -23,6 +23,7 @@ from integrations_dagster.sync.inputs import PlanOptions, model_versions, settin
 from integrations_dagster.sync.kept import hide_payloads, keep_payloads
 from integrations_dagster.sync.lookups import prepared_lookups, reading_notes
 from integrations_dagster.sync.notes import plan_notes
+from integrations_dagster.sync.published import publish_log
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import Plan, Shard
 from integrations_dagster.sync.resync import anew_of, resync_notes, taken_over
@@ -39,6 +40,8 @@ from integrations_dagster.sync.state import (
     wait_for_open_batches,
 )
 from integrations_dagster.vocabulary import Partition
+from integrations_dagster.warehouses.base import WarehouseBusy
+from integrations_dagster.warehouses.store import WarehouseFailed
 
 
 def plan(
@@ -85,6 +88,7 @@ def plan(
         log_dead_runs(sync, ctx, home)
         drop_plans(home)
         prune_log(home, sync.log_days, ctx.ledger.now())
+        uncopied = publish_log(ctx, home)
         prune(home.folder / FOLDER, sync.destination.log_days, ctx.ledger.now())
         folder = home.plan_folder(ctx.run_id)
         anew = anew_of(sync, options, partitions)
@@ -130,6 +134,7 @@ def plan(
             seconds=time.monotonic() - started,
             notes=(
                 *resolved,
+                *uncopied,
                 *release_notes(sync, options.release, result),
                 *resync_notes(anew, result),
                 *cursor_notes(sync, manifest, versions),
@@ -152,6 +157,8 @@ def plan(
         # Whatever ends a plan ends the run: its lease must not outlive it.
         with contextlib.suppress(Exception):
             log_failed_plan(sync, ctx, account, began, error)
+            if isinstance(error, Exception) and not isinstance(error, WarehouseBusy | WarehouseFailed):
+                publish_log(ctx, home_of(sync, ctx, account))
         with contextlib.suppress(Exception):
             shutil.rmtree(Home.of(ctx.storage, sync.name, account).plan_folder(ctx.run_id), ignore_errors=True)
             ctx.ledger.release(lease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from integrations_dagster.sync.cursors import after_run, leave_hint
 from integrations_dagster.sync.guards import with_volume
 from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.kept import keep_payloads
+from integrations_dagster.sync.published import publish_log
 from integrations_dagster.sync.report import make_report, read_report, write_report
 from integrations_dagster.sync.results import Plan, RunReport, WriteSummary
 from integrations_dagster.sync.runs import log_run
@@ -27,7 +29,7 @@ from integrations_dagster.sync.state import (
     swap,
     wait_for_open_batches,
 )
-from integrations_dagster.vocabulary import IntegrationsError
+from integrations_dagster.vocabulary import IntegrationsError, LeaseLost
 
 
 class Incomplete(IntegrationsError):
@@ -76,5 +78,9 @@ def record(sync: SyncSpec, ctx: RunContext, plan: Plan, parts: Sequence[WriteSum
         log_run(sync, home, plan, report, ctx.ledger.now())
         ctx.ledger.check(lease)
         drop_plans(home)
+    # If the sync is another run's by now, that copies what is missing.
+    with contextlib.suppress(LeaseLost):
+        ctx.ledger.check(lease)
+        publish_log(ctx, home)
     ctx.ledger.release(lease)
     return report

@@ -151,6 +151,13 @@ class PostgresStore:
             if not self._cursor.fetchone()[0]:
                 self._cursor.execute(f"CREATE SCHEMA {quoted(SCHEMA)}")
 
+    def index(self, table: str, columns: Sequence[str]) -> None:
+        """See `Store.index`."""
+        with self._explained():
+            self._cursor.execute(
+                f"CREATE INDEX ON {quoted(SCHEMA)}.{quoted(table)} ({', '.join(map(quoted, columns))})"
+            )
+
     def settled(self, table: str, schema: str = "") -> None:
         """See `Store.settled`."""
         with self._explained():

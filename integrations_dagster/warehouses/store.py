@@ -72,6 +72,10 @@ class Store(Protocol):
         """Make `SCHEMA`, unless it is there."""
         ...
 
+    def index(self, table: str, columns: Sequence[str]) -> None:
+        """Make a table of `SCHEMA` quick to search by columns, where the warehouse is not by itself."""
+        ...
+
     def settled(self, table: str, schema: str = "") -> None:
         """A table was filled or changed much: whatever the warehouse wants to know of it before it is queried."""
         ...

@@ -34,6 +34,17 @@ def test_a_cursor_and_partitions_do_not_go_together(project: ProjectFolder) -> N
     assert "cursor and partitions do not go together" in load_project(project.root).broken["people"]
 
 
+def test_a_duckdb_warehouse_is_no_home(project: ProjectFolder) -> None:
+    project.write("people_to_hook", SYNC + "  home: warehouse\n")
+    line = next(at for at, text in enumerate(SYNC.splitlines(), 1) if "schedule" in text)
+    error = load_project(project.root).broken["people_to_hook"]
+    assert error == (
+        f'{project.place("people_to_hook", line)}: sync "people_to_hook": home is warehouse, but the warehouse '
+        '"warehouse" of its model is of the kind duckdb, which keeps no state. Write `home: embedded`, or use a '
+        "warehouse of the kind postgres."
+    )
+
+
 SECOND = SYNC.replace("people_to_hook", "second").replace("mirror", "upsert").replace("    name: full_name\n", "")
 
 

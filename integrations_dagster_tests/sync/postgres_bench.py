@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg2  # type: ignore[import-untyped]
 
+from integrations_dagster.planner.log import TABLES
 from integrations_dagster.sandbox.endpoint import Endpoint
-from integrations_dagster.sync.spec import Env, ModelSpec, SyncSpec, WarehouseSpec
-from integrations_dagster.vocabulary import Mode
+from integrations_dagster.sync.context import RunContext
+from integrations_dagster.sync.inputs import PlanOptions
+from integrations_dagster.sync.log import select
+from integrations_dagster.sync.results import RunReport
+from integrations_dagster.sync.spec import WAREHOUSE, Env, ModelSpec, SyncSpec, WarehouseSpec
+from integrations_dagster.vocabulary import Mode, Partition
 from integrations_dagster_tests.postgres import Postgres
 from integrations_dagster_tests.sync.harness import Bench
 
@@ -67,6 +73,27 @@ class PostgresBench(Bench):
         path.write_text(sql, "utf-8")
         return ModelSpec(name, path, key or ("id",), WarehouseSpec("dwh", "postgres", url=Env(URL)), partitioned)
 
+    def run(
+        self,
+        sync: SyncSpec,
+        partitions: Sequence[Partition] = (),
+        options: PlanOptions | None = None,
+        ctx: RunContext | None = None,
+    ) -> RunReport:
+        """See `Bench.run`; after every run the tables of the sync log in the warehouse have what the files have."""
+        report = super().run(sync, partitions, options, ctx)
+        if sync.home == WAREHOUSE:
+            self.check_copy(sync.name)
+        return report
+
+    def check_copy(self, sync: str) -> None:
+        """The tables of the sync log in the warehouse have what SQL over the files says."""
+        for name, columns in TABLES.items():
+            kept = ", ".join(f'"{column}"' for column in columns)
+            inside = self.rows(f"SELECT {kept} FROM integrations.{name} WHERE sync = '{sync}'")
+            files = select(self.folder, f"SELECT {kept} FROM {name}", sync=sync, env=self.env).to_pylist()
+            assert sorted(map(repr, map(_plain, inside))) == sorted(repr(_plain(row.values())) for row in files), name
+
     def sync_in(self, home: str, model: ModelSpec, mode: Mode = Mode.UPSERT, **changes: Any) -> SyncSpec:
         """The sync of contacts with its state in a home."""
         return self.contacts(replace(model, homes=frozenset({home})), mode, home=home, **changes)
@@ -86,3 +113,9 @@ class PostgresBench(Bench):
     def tables(self) -> set[str]:
         """Tables of the schema."""
         return {name for (name,) in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'integrations'")}
+
+
+def _plain(row: Iterable[Any]) -> list[Any]:
+    """Moments by their value, since each driver has a class of its own for UTC; texts as PostgreSQL can keep them."""
+    texts = (value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)
+    return [value.timestamp() if isinstance(value, datetime) else value for value in texts]
