@@ -21,7 +21,8 @@ import pytest
 from integrations_dagster_tests.components.project import FOLDERS, SYNC, ProjectFolder
 
 REPOSITORY = Path(__file__).parents[1]
-SECOND = SYNC.replace("people_to_hook", "second")
+# A mirror delivers to an object of its own.
+SECOND = SYNC.replace("people_to_hook", "second").replace("object: people", "object: others")
 DEFINITIONS = """\
 from pathlib import Path
 
