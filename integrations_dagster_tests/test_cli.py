@@ -125,6 +125,10 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    # The package of another module's project is not this one.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop_syncs"]:
+        del sys.modules[name]
+    sys.path[:] = [entry for entry in sys.path if not (Path(entry) / "shop_syncs").is_dir()]
     root = tmp_path_factory.mktemp("project")
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "shop_syncs" / "defs" / "all").mkdir(parents=True)
