@@ -52,7 +52,7 @@ def print_run(console: Console, title: str, syncs: Mapping[str, Numbers]) -> Non
         title: Above the table.
         syncs: Name of the sync to its numbers, by the names of `FOUND`, `DELIVERED`, `WHEN_ANY`, "requests", "seconds".
     """
-    console.print(title, style="bold", markup=False)
+    console.print(title, style="bold", markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rows")
     for name in syncs:
