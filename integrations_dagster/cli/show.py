@@ -133,10 +133,11 @@ def print_preview(console: Console, sync: SyncSpec, found: Preview) -> None:
     console.print(table)
     sensitive = sync.sensitive
     for sample in found.samples:
-        console.print(f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip(), markup=False)
+        head = f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip()
+        console.print(head, markup=False, soft_wrap=True)
         payload = mask_payload(sample.payload, sensitive)
         if sample.before is None:
-            console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False)
+            console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
         else:
             _print_difference(console, sample.before, payload, sensitive)
     if found.samples and not sync.keep_values:
