@@ -52,7 +52,7 @@ def print_run(console: Console, title: str, syncs: Mapping[str, Numbers]) -> Non
         title: Above the table.
         syncs: Name of the sync to its numbers, by the names of `FOUND`, `DELIVERED`, `WHEN_ANY`, "requests", "seconds".
     """
-    console.print(title, style="bold", markup=False)
+    console.print(title, style="bold", markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rows")
     for name in syncs:
@@ -133,10 +133,11 @@ def print_preview(console: Console, sync: SyncSpec, found: Preview) -> None:
     console.print(table)
     sensitive = sync.sensitive
     for sample in found.samples:
-        console.print(f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip(), markup=False)
+        head = f"{sample.action}  key {sample.key}  match {sample.match}  {sample.note}".rstrip()
+        console.print(head, markup=False, soft_wrap=True)
         payload = mask_payload(sample.payload, sensitive)
         if sample.before is None:
-            console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False)
+            console.print(json.dumps(_shortened(payload), indent=2, ensure_ascii=False), markup=False, soft_wrap=True)
         else:
             _print_difference(console, sample.before, payload, sensitive)
     if found.samples and not sync.keep_values:

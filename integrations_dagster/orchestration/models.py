@@ -36,7 +36,7 @@ def model_asset(model: ModelSpec, partitions_def: dg.PartitionsDefinition | None
         name=model.name,
         group_name="models",
         kinds={kind for kind in (model.warehouse.kind, "sql" if model.sql_path or model.table else "table") if kind},
-        description=f"The rows of `{model.origin}`, one for each {keys}.",
+        description=f"The rows of {_origin(model)}, one for each {keys}.",
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions_def else None,
         retry_policy=dg.RetryPolicy(max_retries=1, delay=1),
@@ -65,6 +65,12 @@ def model_asset(model: ModelSpec, partitions_def: dg.PartitionsDefinition | None
             return dg.MaterializeResult(metadata=model_metadata(versions, shown, warehouse))
 
     return query
+
+
+def _origin(model: ModelSpec) -> str:
+    """What the rows come from, its name as code."""
+    kind, _, name = model.origin.rpartition(" ") if model.sql_path is None else ("", "", model.origin)
+    return f"the {kind} `{name}`" if kind else f"`{name}`"
 
 
 def _load(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,7 +46,7 @@ def _told(name: str, report: SchemaReport) -> dict[str, Any]:
 
 
 def _fit(report: SchemaReport) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"fields": [misfit.field for misfit in report.misfits]}
+    metadata: dict[str, Any] = {"fields": _listed(misfit.field for misfit in report.misfits)}
     if report.read:
         metadata["read"] = dg.MetadataValue.timestamp(datetime.fromtimestamp(report.read, UTC))
     if report.misfits:
@@ -66,7 +66,7 @@ def _fit(report: SchemaReport) -> dict[str, Any]:
 
 def _drift(report: SchemaReport) -> dict[str, Any]:
     found = report.drift
-    metadata: dict[str, Any] = {"used": list(found.used), "not used": list(found.other)}
+    metadata: dict[str, Any] = {"used": _listed(found.used), "not used": _listed(found.other)}
     also = f" Of what the sync does not use, {len(found.other)} differ." if found.other else ""
     return {
         "passed": not found.used,
@@ -75,3 +75,8 @@ def _drift(report: SchemaReport) -> dict[str, Any]:
         + also,
         "metadata": metadata,
     }
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """As one text, since the UI folds lists away."""
+    return "; ".join(texts) or "none"

@@ -258,7 +258,7 @@ def _checks(sync: SyncSpec, planned: Plan, report: RunReport) -> Iterator[dg.Ass
             check_name=VOLUME,
             passed=not planned.warnings,
             severity=dg.AssetCheckSeverity.WARN,
-            description=" ".join(planned.warnings) or "The numbers are as usual.",
+            description=" ".join(planned.warnings) or "The numbers are within the guards.",
             metadata={name: getattr(planned.counts, name) for name in COUNTED},
         )
     yield from schema_checks(sync, planned.schema)

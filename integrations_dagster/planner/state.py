@@ -209,6 +209,8 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
             "autoinstall_known_extensions": "false",
         }
     )
+    # DuckDB draws a bar into standard output where a query takes seconds, also where that is a file or a pipe.
+    connection.execute("SET enable_progress_bar = false")
     with suppress(duckdb.Error):  # the ICU extension is built in; without it there are no time zones to set
         connection.execute("SET TimeZone = 'UTC'")
     return connection

@@ -153,6 +153,7 @@ def _bound(statement: str, parameters: Parameters) -> Parameters:
 
 def _prepare(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     for name, words in (
         ("first_names", FIRST_NAMES),
         ("last_names", LAST_NAMES),

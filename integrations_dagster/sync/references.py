@@ -161,7 +161,7 @@ def _read(
     prune(ctx.storage, place, reference, shelf=LOOKUPS)
     ctx.log(
         f"{reference} of {spec.name}: {rows:,} records read in {version.seconds:.1f} s "
-        f"({conversation.requests:,} requests)."
+        f"({conversation.requests:,} request(s))."
     )
     return ReferenceRead(version, read=True, requests=conversation.requests)
 

@@ -53,6 +53,8 @@ class DuckDBWarehouse:
         self._connection = _open(name, path, scratch, patience)
         # The result of a query must not depend on where it runs.
         self._connection.execute("SET TimeZone = 'UTC'")
+        # It would be drawn into standard output, also where that is a file.
+        self._connection.execute("SET enable_progress_bar = false")
 
     def query_to_parquet(
         self, sql: str, parameters: Mapping[str, str | None], folder: Path, source: str

@@ -38,6 +38,7 @@ def write_frame(value: Any, folder: Path, scratch: Path, source: str) -> QueryRe
     connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": str(scratch)})
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         connection.register("frame", _plain(_stream(value, lazy, source), source))
         rows, columns = copy_to_parquet(connection, "SELECT * FROM frame", None, folder, source)
     except (pa.ArrowException, duckdb.Error) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -118,9 +119,12 @@ class LiveProject:
     def orders_at_webhook(self, day: str) -> dict[str, dict[str, Any]]:
         """What `orders_to_webhook` must have delivered of a day: record by key."""
         columns = ("order_id", "customer_id", "ordered_at", "status", "amount", "currency", "amount_eur", "items")
-        return {
-            str(row["order_id"]): _json({name: row[name] for name in columns}) for row in self.rows("orders_daily", day)
-        }
+        found = {}
+        for row in self.rows("orders_daily", day):
+            # A JSON column goes as text, in one form for each document.
+            items = json.dumps(json.loads(row["items"]), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            found[str(row["order_id"])] = _json({name: row[name] for name in columns} | {"items": items})
+        return found
 
     def contacts(self) -> dict[str, dict[str, str]]:
         """The contacts that HubSpot must hold, by email: the rows that are neither invalid nor rejected."""

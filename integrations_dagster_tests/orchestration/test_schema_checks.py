@@ -37,6 +37,11 @@ def verdicts(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
 ALL_WELL = {"rows_accepted": True, "fields_fit": True, "schema_unchanged": True}
 
 
+def listed(result: dg.AssetCheckEvaluation, name: str) -> list[str]:
+    """The texts that a check's metadata lists."""
+    return str(result.metadata[name].value).split("; ")
+
+
 def test_a_property_that_disappears_fails_its_check_by_name(shop: Shop, instance: DagsterInstance) -> None:
     sync = shop.contacts(fields=FIELDS)
     first = run(shop, instance, sync)
@@ -51,9 +56,9 @@ def test_a_property_that_disappears_fails_its_check_by_name(shop: Shop, instance
     assert "Nothing was sent" in told
     assert verdicts(broken) == {"fields_fit": False, "schema_unchanged": False}
     fit, drift = checks(broken)["fields_fit"], checks(broken)["schema_unchanged"]
-    assert fit.metadata["fields"].value == ["plan"]
+    assert listed(fit, "fields") == ["plan"]
     assert (fit.severity, "'plan' does not exist" in (fit.description or "")) == (dg.AssetCheckSeverity.ERROR, True)
-    assert drift.metadata["used"].value == ["plan exists no more"]
+    assert listed(drift, "used") == ["plan exists no more"]
     assert {r["method"] for r in shop.client.received(since=seq)} == {"GET"}
     # It stays so until someone mends it, and the next run delivers what was missing.
     assert verdicts(run(shop, instance, sync)) == {"fields_fit": False, "schema_unchanged": False}
@@ -72,15 +77,15 @@ def test_a_read_only_field_and_one_of_another_type(shop: Shop, instance: Dagster
     odd = run(shop, instance, sync)
     assert verdicts(odd) == {"rows_accepted": False, "fields_fit": False, "schema_unchanged": False}
     fit = checks(odd)["fields_fit"]
-    assert (fit.severity, fit.metadata["fields"].value) == (dg.AssetCheckSeverity.WARN, ["lifetime_value"])
+    assert (fit.severity, listed(fit, "fields")) == (dg.AssetCheckSeverity.WARN, ["lifetime_value"])
     assert "takes values of type bool, and the column id is INTEGER" in (fit.description or "")
-    assert checks(odd)["schema_unchanged"].metadata["used"].value == [
+    assert listed(checks(odd)["schema_unchanged"], "used") == [
         "lifetime_value was of type number and is bool",
     ]
     shop.client.change_property("contacts", "lifetime_value", type="number", read_only=True)
     shop.load_customers({1: "Ada", 2: "Bo", 3: "Cy"})
     broken = run(shop, instance, sync)
-    assert (broken.success, checks(broken)["fields_fit"].metadata["fields"].value) == (False, ["lifetime_value"])
+    assert (broken.success, listed(checks(broken)["fields_fit"], "fields")) == (False, ["lifetime_value"])
     assert "lifetime_value' is read-only" in failure(broken, "crm_contacts.plan")
 
 
@@ -97,11 +102,11 @@ def test_a_quiet_run_asks_nothing_and_drift_is_told_once(shop: Shop, instance: D
     changed = run(shop, instance, sync)
     assert verdicts(changed) == ALL_WELL | {"schema_unchanged": False}
     drift = checks(changed)["schema_unchanged"]
-    assert drift.metadata["used"].value == [
+    assert listed(drift, "used") == [
         "plan was of type string and is enumeration",
         "plan has the new option(s) Ada, Bo, Cy",
     ]
-    assert drift.metadata["not used"].value == ["unused is new"]
+    assert listed(drift, "not used") == ["unused is new"]
     reads = [r["path"] for r in shop.client.received(since=seq) if r["method"] == "GET"]
     assert reads == ["/crm/v3/properties/contacts"], "once, for all shards"
     shop.load_customers({1: "Ada", 2: "Bo", 3: "Bo"})
@@ -115,10 +120,10 @@ def test_drift_of_the_model(shop: Shop, instance: DagsterInstance) -> None:
     sync.model.sql_path.write_text("SELECT id, email, name, length(name) AS size FROM customers", "utf-8")
     added = run(shop, instance, sync)
     assert verdicts(added)["schema_unchanged"]
-    assert checks(added)["schema_unchanged"].metadata["not used"].value == ["column size is new"]
+    assert listed(checks(added)["schema_unchanged"], "not used") == ["column size is new"]
     sync.model.sql_path.write_text("SELECT id, email, name = 'Ada' AS name FROM customers", "utf-8")
     changed = checks(run(shop, instance, sync))["schema_unchanged"]
-    assert (changed.passed, changed.metadata["used"].value) == (False, ["column name was VARCHAR and is BOOLEAN"])
+    assert (changed.passed, listed(changed, "used")) == (False, ["column name was VARCHAR and is BOOLEAN"])
 
 
 def test_fields_that_cannot_be_read_stop_nothing(shop: Shop, instance: DagsterInstance) -> None:
@@ -138,7 +143,7 @@ def test_a_sensitive_property_is_found_among_those_that_are_not_listed(shop: Sho
     forbidden = {"match": {"path": "*/properties/*"}, "after": 1, "fault": {"kind": "status", "status": 403}}
     shop.client.faults([forbidden])
     shop.load_customers({1: "Ada", 2: "Bob"})
-    assert checks(run(shop, instance, shop.contacts(fields=FIELDS)))["fields_fit"].metadata["fields"].value == ["plan"]
+    assert listed(checks(run(shop, instance, shop.contacts(fields=FIELDS)))["fields_fit"], "fields") == ["plan"]
 
 
 def test_a_description_is_used_for_its_time_but_never_to_call_a_field_missing(
@@ -161,7 +166,7 @@ def test_a_description_is_used_for_its_time_but_never_to_call_a_field_missing(
     refused = run(shop, instance, wider)
     assert (refused.success, verdicts(refused)["fields_fit"]) == (False, True)
     assert "brand_new" in failure(refused, "crm_contacts.record")
-    assert checks(run(shop, instance, wider))["fields_fit"].metadata["fields"].value == ["brand_new"]
+    assert listed(checks(run(shop, instance, wider))["fields_fit"], "fields") == ["brand_new"]
 
 
 # Reference data as assets

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from integrations_dagster.planner.state import connect
 from integrations_dagster.vocabulary import Misconfigured
 from integrations_dagster.warehouses.base import QueryResult, WarehouseAddress, WarehouseBusy
 from integrations_dagster.warehouses.registry import open_warehouse
@@ -174,3 +175,10 @@ def test_two_queries_at_once_in_one_process(path: Path) -> None:
     scratch = path.parent / "scratch"
     with open_warehouse(WarehouseAddress("w", "duckdb", path), scratch=scratch, patience=1):
         assert run(path, "SELECT id FROM numbers").rows == 100
+
+
+def test_no_progress_bar_is_drawn_into_output(path: Path, tmp_path: Path) -> None:
+    run(path, "SELECT current_setting('enable_progress_bar') AS bar")
+    assert rows(path) == [{"bar": False}]
+    with connect(tmp_path) as connection:
+        assert connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
