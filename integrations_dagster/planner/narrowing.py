@@ -196,7 +196,8 @@ class _Narrowing:
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE wanted AS SELECT * FROM ({wanted}) w (value)")
         # A pass over the records only where there is something to look for.
         if scalar(self._connection, "SELECT count(*) FROM wanted"):
+            there = scalar(self._connection, "SELECT count(*) FROM snapshot")
+            new = "ANTI JOIN snapshot t ON t.key = s.key AND t.match = s.match" if there else ""
             self._connection.execute(
-                f"""INSERT INTO snapshot SELECT s.* FROM records s SEMI JOIN wanted w ON w.value = s.{name}
-                ANTI JOIN snapshot t ON t.key = s.key AND t.match = s.match"""
+                f"INSERT INTO snapshot SELECT s.* FROM records s SEMI JOIN wanted w ON w.value = s.{name} {new}"
             )
