@@ -63,6 +63,15 @@ def test_each_runs(tmp_path: Path) -> None:
         assert expected in told
 
 
+@pytest.mark.parametrize("key", ["integer", "text"])
+def test_plans_find_what_the_scripts_find(tmp_path: Path, key: str) -> None:
+    """A plan or script that finds other rows, or a plan that sends something for nothing, ends the benchmark."""
+    told = run_scripts(tmp_path, ("planner", "--rows", "3000", "--columns", "9", "--key", key, "--rounds", "1"))
+    assert told.count("no request") == 2
+    assert told.count("(budget 1.25)") == told.count("(budget 1.75)") == 1
+    assert told.count("pandas.merge") == 3
+
+
 @pytest.mark.slow
 def test_write_through_dagster(tmp_path: Path) -> None:
     told = run_scripts(tmp_path, ("write", "--rows", "2000", "--latency", "0.002"))

@@ -341,7 +341,7 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
         QUALIFY g.destination_id IS NULL OR row_number() OVER (PARTITION BY g.destination_id ORDER BY g.number DESC) = 1
         """
     )
-    # What stays in the warehouse is in the model.
+    # What the snapshot leaves out is in the model.
     total = scalar(connection, f"SELECT count(DISTINCT key) FROM snapshot s WHERE {where}") + stayed_keys
     missing = scalar(connection, "SELECT count(DISTINCT key) FROM removals WHERE missing")
     rows = settings.removal_limit > 1

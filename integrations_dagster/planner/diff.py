@@ -22,7 +22,8 @@ from integrations_dagster.planner.candidates import (
     restrict,
 )
 from integrations_dagster.planner.computed import problem_of
-from integrations_dagster.planner.model import Source, check_keys, load_model, scalar
+from integrations_dagster.planner.model import KEY, Source, check_keys, load_model, scalar
+from integrations_dagster.planner.narrowing import REST, ROWS, Stayed, load_rest
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
 from integrations_dagster.planner.warehouse_diff import attach
 from integrations_dagster.planner.warehouse_home import WarehouseHome
@@ -109,15 +110,9 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
             _write_forgotten(connection, folder)
         if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
             _write_ended(connection, settings, folder, source.partitions)
-        return result
-
-
-@dataclass(frozen=True, slots=True)
-class _Stayed:
-    """What has stayed in the warehouse: unchanged rows of the model, and keys of their records."""
-
-    rows: int = 0
-    keys: int = 0
+    for name in (REST, ROWS):
+        (folder / name).unlink(missing_ok=True)
+    return result
 
 
 def _load(
@@ -127,18 +122,19 @@ def _load(
     source: Source,
     settings: Settings,
     folder: Path,
-) -> tuple[frozenset[str], _Stayed]:
-    """Make `model`, `files`, `snapshot` and `held` readable: all of them, or what leaves the warehouse.
+) -> tuple[frozenset[str], Stayed]:
+    """Make `model`, `files`, `snapshot` and `held` readable: all of them, or what leaves the warehouse; of an
+    embedded home what may differ, and what has to do with it.
 
     Returns:
-        What `load_model` returns, and what has stayed.
+        What `load_model` returns, and what is left out.
     """
     if not isinstance(home, WarehouseHome):
         home.attach(connection, manifest)
-        return load_model(connection, settings.sync, source), _Stayed()
+        return load_rest(connection, settings.sync, source, folder, removes=settings.removes)
     left = home.leave(manifest, source, settings.sync, folder, count_keys=settings.removes)
     attach(connection, left)
-    return load_model(connection, settings.sync, source, left.rows), _Stayed(left.stayed, left.stayed_keys)
+    return load_model(connection, settings.sync, source, left.rows), Stayed(left.stayed, left.stayed_keys)
 
 
 def _tell_release(connection: duckdb.DuckDBPyConnection, release: Release, result: Diff) -> None:
@@ -187,7 +183,7 @@ def _write_shards(
             SELECT c.ordinal, c.key, c.match, c.partition, c.change, c.action, c.wave, c.follows, c.again,
                 c.destination_id, c.digest AS source_digest, c.payload_digest AS known_payload_digest{columns}
             FROM cut c LEFT JOIN files f
-                ON c.change <> '{Change.REMOVED}' AND f."__key" = c.key
+                ON c.change <> '{Change.REMOVED}' AND f.{quote(KEY)} = c.key
             WHERE c.shard = {index} ORDER BY c.ordinal
             ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20000)"""
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 
@@ -16,7 +16,10 @@ from integrations_dagster.planner.state import literal, quote
 from integrations_dagster.vocabulary import Misconfigured
 
 DIGEST_VERSION = "1"
-"""Part of every source digest: raising it makes all rows candidates once, and sends none whose payload is the same."""
+"""Part of every source digest: raising it makes all rows candidates once, and sends none whose payload is the same.
+Raise it when match values are normalized in another way: a row whose digest is the same has the same match value."""
+KEY, PARTITION = "__key", "__partition"
+"""Columns of the view `files` beside those of the model: the primary key as text, and the partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def scalar(connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequen
 
 def files_sql(source: Source) -> str:
     parts = [
-        f'SELECT *, {literal(partition)} AS "__partition" FROM read_parquet('
+        f"SELECT *, {literal(partition)} AS {quote(PARTITION)} FROM read_parquet("
         f"[{', '.join(literal(str(path)) for path in paths)}])"
         for partition, paths in source.files.items()
     ]
@@ -96,36 +99,64 @@ def match_text(source: Source) -> str:
 
 
 def digest_text(source: Source, used: Sequence[str], problems: frozenset[str] = frozenset()) -> str:
-    """SQL: the source digest of a row of the model.
+    """SQL: the source digest of a row of the model, 128 bits as hexadecimal text.
 
     Args:
         used: The columns whose change makes a row a candidate, beside the primary key.
         problems: Computed columns that have a column of problems.
     """
-    # Each value is led by its length, so that no two rows share a text by moving a character from column to column.
-    columns = dict.fromkeys([*source.primary_key, *used])
-    parts = [
-        f"coalesce(strlen(CAST({quote(column)} AS VARCHAR)) || ':' || CAST({quote(column)} AS VARCHAR), '-')"
-        for column in columns
-    ]
-    # A row without a value because of a problem is another row than one whose value is null.
+    # Each value is led by its length, so that no two rows share a text by moving a character from column to column;
+    # null is "-". A row without a value because of a problem is another row than one whose value is null.
+    parts = [literal(f"{DIGEST_VERSION}/{source.mapping_digest}/")]
+    for column in dict.fromkeys([*source.primary_key, *used]):
+        text = f"CAST({quote(column)} AS VARCHAR)"
+        if source.tables:
+            parts.append(f"coalesce(strlen({text}) || ':' || {text}, '-')")
+        else:
+            parts.append(f"strlen({text}), CASE WHEN {quote(column)} IS NULL THEN '-' ELSE ':' END, {text}")
     parts += [f"coalesce('!' || {quote(problem_of(name))}, '')" for name in sorted(problems)]
-    seed = literal(f"{DIGEST_VERSION}/{source.mapping_digest}/")
-    return f"md5({' || '.join([seed, *parts])})"
+    if source.tables:
+        return f"md5({' || '.join(parts)})"
+    # The same text, several times as fast in DuckDB; other databases limit the arguments of concat.
+    return f"md5(concat({', '.join(parts)}))"
 
 
 LEFT_KEY, LEFT_MATCH, LEFT_DIGEST = "__row_key", "__match", "__digest"
 """Columns of rows that have left the warehouse, which computed them."""
 
 
+def whole_model(connection: duckdb.DuckDBPyConnection, source: Source, problems: frozenset[str]) -> None:
+    """Table `model`: key, match value, partition and digest of every row of `files`."""
+    match, digest = match_text(source), digest_text(source, source.columns, problems)
+    if source.tables:
+        # What the warehouse compares is over the columns that a computed one is made from.
+        match = quote(LEFT_MATCH)
+        digest = digest if source.whole else quote(LEFT_DIGEST)
+    cursor = f", {quote(source.cursor)} AS cursor" if source.cursor else ""
+    connection.execute(
+        f"""CREATE TEMP TABLE model AS SELECT {quote(KEY)} AS key, {match} AS match,
+            {quote(PARTITION)} AS partition, {digest} AS digest{cursor}
+        FROM files"""
+    )
+
+
+Read: TypeAlias = Callable[[duckdb.DuckDBPyConnection, Source, frozenset[str]], None]
+"""Reads the rows of `files`, given the columns that have one of problems."""
+
+
 def load_model(
-    connection: duckdb.DuckDBPyConnection, sync: str, source: Source, left: Path | None = None
+    connection: duckdb.DuckDBPyConnection,
+    sync: str,
+    source: Source,
+    left: Path | None = None,
+    read: Read = whole_model,
 ) -> frozenset[str]:
-    """View `files` (the model's rows, with columns that are computed and looked up, and the key as "__key"), table
-    `model` (keys and digests).
+    """View `files` (the model's rows, with columns that are computed and looked up, and the key as text), and what
+    `read` makes of it.
 
     Args:
         left: The file of the rows that have left the warehouse; None: the rows are in the files of the source.
+        read: Called with the view, and again where an expression failed in it.
 
     Returns:
         The further columns that have a column of problems (`problem_of`) in `files`.
@@ -140,14 +171,14 @@ def load_model(
     # Of rows that have left the warehouse no digest is computed here, which would show that an expression fails.
     if left is None or source.whole or not may_fail:
         try:
-            return _load(connection, source, files, computed, unfound, row_by_row=False)
+            return _load(connection, source, files, computed, unfound, read, row_by_row=False)
         except (duckdb.DataError, duckdb.InvalidInputException):
             if not may_fail:
                 raise
     # An expression fails on some row. Each row is tried by itself now, so that the others are delivered.
     connection.execute("SET disabled_optimizers = 'common_subexpressions'")
     try:
-        return _load(connection, source, files, computed, unfound, row_by_row=True)
+        return _load(connection, source, files, computed, unfound, read, row_by_row=True)
     except (duckdb.DataError, duckdb.ProgrammingError):
         # Not chained: DuckDB quotes values.
         labels = ", ".join(column.label for column in computed if column.may_fail)
@@ -164,31 +195,26 @@ def _load(
     files: str,
     computed: Sequence[Computed],
     unfound: frozenset[str],
+    read: Read,
     *,
     row_by_row: bool,
 ) -> frozenset[str]:
     sql = with_computed(files, computed, row_by_row=row_by_row) if computed else files
     problems = with_problems(computed, row_by_row=row_by_row) | unfound
-    if source.tables:
-        # What the warehouse compares is over the columns that a computed one is made from.
-        key, match, digest = map(quote, (LEFT_KEY, LEFT_MATCH, LEFT_DIGEST))
-    else:
-        key, match = text_of(source.primary_key), match_text(source)
-    if source.whole or not source.tables:
-        digest = digest_text(source, source.columns, problems)
-    cursor = f", {quote(source.cursor)} AS cursor" if source.cursor else ""
-    connection.execute(f'CREATE OR REPLACE TEMP VIEW files AS SELECT *, {key} AS "__key" FROM ({sql})')
-    connection.execute(
-        f"""CREATE TEMP TABLE model AS SELECT "__key" AS key, {match} AS match, "__partition" AS partition,
-            {digest} AS digest{cursor}
-        FROM files"""
-    )
+    key = quote(LEFT_KEY) if source.tables else text_of(source.primary_key)
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW files AS SELECT *, {key} AS {quote(KEY)} FROM ({sql})")
+    read(connection, source, problems)
     return problems
 
 
-def check_keys(connection: duckdb.DuckDBPyConnection, sync: str, source: Source) -> None:
+def check_keys(connection: duckdb.DuckDBPyConnection, sync: str, source: Source, rows: str = "model") -> None:
+    """Refuse a repeated primary key in a relation with the column `key`.
+
+    Raises:
+        Misconfigured: There is one.
+    """
     repeated = connection.execute(
-        "SELECT key, count(*) AS n FROM model WHERE key IS NOT NULL GROUP BY key HAVING n > 1 ORDER BY key LIMIT 5"
+        f"SELECT key, count(*) AS n FROM {rows} WHERE key IS NOT NULL GROUP BY key HAVING n > 1 ORDER BY key LIMIT 5"
     ).fetchall()
     if repeated:
         named = ", ".join(f"{key!r} ({count} rows)" for key, count in repeated)

@@ -22,6 +22,8 @@ import duckdb
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
 """Of a plan's folder, the file that appears last: without it the plan was killed, and nothing of it counts."""
+MEMORY = "850MB"
+"""What DuckDB holds in memory before it spills to disk; with the rest of a process it stays below 1 GB."""
 
 SNAPSHOT_COLUMNS = {
     "key": "VARCHAR",
@@ -204,7 +206,7 @@ def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         config={
             "temp_directory": str(scratch / ".duckdb"),
-            "memory_limit": "1GB",
+            "memory_limit": MEMORY,
             "preserve_insertion_order": "false",
             "autoinstall_known_extensions": "false",
         }
