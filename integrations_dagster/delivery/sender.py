@@ -51,7 +51,8 @@ class Sending:
         scrub_all: Takes secrets, and sensitive values of a batch's rows, out of a text before it is stored.
         stops: Whether a batch without an answer may open the circuit and stop the others.
         log: Where requests and answers are kept, or None.
-        stop: Set when nothing new may be sent any more.
+        stop: Set when no request may leave any more.
+        full: Set when no batch may begin any more; those that have leave already, which counted, still use it.
         reason: Why, as a sentence with the remedy; "" while sending goes on.
     """
 
@@ -70,14 +71,32 @@ class Sending:
     stops: bool = True
     log: RequestLog | None = None
     retry: RetrySettings = field(default_factory=RetrySettings)
+    full: threading.Event = field(default_factory=threading.Event)
     reason: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def halt(self, reason: str) -> None:
-        """Stop sending; the first reason is kept."""
+    def halt(self, reason: str, *, at_once: bool = True) -> None:
+        """Stop sending; the first reason is kept.
+
+        Args:
+            at_once: Whether requests that have leave already are held back too.
+        """
         with self.lock:
             self.reason = self.reason or self.scrub_all((), reason)
-        self.stop.set()
+        self.full.set()
+        if at_once:
+            self.stop.set()
+
+    def refused(self, error: IntegrationsError) -> None:
+        """No leave was given, for this reason: nobody asks for any again."""
+        # A quota that is spent was spent by others, who may be on their way.
+        self.halt(str(error), at_once=not isinstance(error, QuotaSpent))
+
+    def resume(self) -> None:
+        """Send again, as if nothing had stopped it."""
+        self.full.clear()
+        self.stop.clear()
+        self.reason = ""
 
 
 class Sender:
@@ -109,7 +128,7 @@ class Sender:
     ) -> bool:
         """Deliver rows, whole or in parts; returns whether all of them were accepted."""
         try:
-            if self._sending.stop.is_set():
+            if self._sending.full.is_set():
                 raise Stopped
             if poisoned and len(rows) > 1:
                 # The other half was accepted, so the bad row is in this one: its parts are sent, not the whole.
@@ -118,7 +137,7 @@ class Sender:
         except Stopped:
             self._tell(rows, Outcome(Status.UNSENT, reason=self._sending.reason or "The run was cancelled."))
         except (LeaseLost, CircuitOpen, QuotaSpent) as error:
-            self._sending.halt(str(error))
+            self._sending.refused(error)
             self._tell(rows, _unsent(error))
         return False
 
@@ -183,7 +202,7 @@ class Sender:
             reason = sending.reason or "The run was cancelled."
             self._end(rows, record, drive, Outcome(Status.UNSENT, reason=reason))
         except (LeaseLost, CircuitOpen, QuotaSpent) as error:
-            sending.halt(str(error))
+            sending.refused(error)
             self._end(rows, record, drive, _unsent(error))
         except Unavailable as error:
             error.reason = sending.scrub_all(rows, error.reason)

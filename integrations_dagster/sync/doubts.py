@@ -130,8 +130,7 @@ def _take_up(
             silent = 0 if sending.gate.worked_since(began) else silent + 1
             if sending.reason:
                 ctx.log(f"Sync {sync.name!r}: {len(rows)} row(s) in doubt stay so. {sending.reason}")
-                sending.stop.clear()
-                sending.reason = ""
+                sending.resume()
     finally:
         sender.close()
         if sending.log is not None:

@@ -235,7 +235,7 @@ class _Write:
                     self._put_rest()
                     self._pool.settle(self._tick)
                     wave = mapped.wave
-                if self._sending.stop.is_set():
+                if self._sending.full.is_set():
                     return
                 self._take(mapped, earlier)
             self._tick()

@@ -116,6 +116,14 @@ def test_a_counted_quota_that_is_used_up_stops_the_run_and_says_until_when(bench
     assert len(place.made()) == 28
 
 
+def test_a_request_that_has_leave_uses_it_after_the_quota_is_found_spent(bench: Bench) -> None:
+    """The second of the day waits two seconds for its turn; the third, which is refused at once, must not stop it."""
+    place, sync = inserting(bench, "waits", 35, in_flight=4, quotas=((2, 86_400.0), (1, 2.0)))
+    report = bench.run(sync)
+    assert (report.outcomes[Status.CREATED], report.outcomes[Status.UNSENT]) == (14, 21)
+    assert len(place.made()) == 14
+
+
 @pytest.mark.parametrize(
     ("limits", "requests", "invalid"),
     [({"batch_bytes": 900}, 17, 0), ({"row_bytes": 60}, 7, 3), ({"batch_bytes": 320}, 47, 3)],
