@@ -16,11 +16,12 @@ import integrations_dagster
 
 PACKAGE = "integrations_dagster"
 ROOT = Path(integrations_dagster.__file__).parent
-BOTTOM = {"vocabulary"}
+BOTTOM = {"vocabulary", "keys"}
 LOW = BOTTOM | {"destinations", "ledger", "warehouses"}
 MIDDLE = LOW | {"delivery", "planner"}
 MAY_IMPORT = {
     "vocabulary": set[str](),
+    "keys": set[str](),
     "destinations": BOTTOM,
     "ledger": BOTTOM,
     "warehouses": BOTTOM,

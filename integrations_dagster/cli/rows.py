@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from integrations_dagster.cli.run import Launch, surroundings
-from integrations_dagster.components.durations import parse_duration
+from integrations_dagster.keys import parse_duration
 from integrations_dagster.planner.candidates import Release
 from integrations_dagster.sync.doubts import confirm
 from integrations_dagster.sync.trace import (

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails
 
-from integrations_dagster.components.attributes import EnvVar, near, problem
 from integrations_dagster.delivery.auth.kinds import KINDS, Kind, Setting
+from integrations_dagster.keys import EnvVar, near, problem
 from integrations_dagster.sync.spec import AuthSpec, Env
 
 EXAMPLE = "{kind: basic, username: NAME, password: {env: NAME}}"

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Optional, Union
 from urllib.parse import urlsplit
 
 import dagster as dg
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SkipValidation, ValidationInfo, field_validator, model_validator
 
-from integrations_dagster.components.attributes import (
-    TEMPLATE,
-    TEXT,
-    EnvVar,
-    Keys,
-    Secret,
-    YamlComponent,
-    mistake,
-    near,
-    problem,
-)
+from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.auth import read_auth, schema
-from integrations_dagster.components.durations import Duration
 from integrations_dagster.components.scaffold import DestinationScaffolder
 from integrations_dagster.delivery.auth.kinds import KINDS as AUTH_KINDS
 from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.keys import TEMPLATE, TEXT, Duration, EnvVar, Keys, Secret, mistake, near, problem
 from integrations_dagster.sync.spec import DestinationSpec, Env, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured
 
 SANDBOX = "sandbox"
 KINDS_PLANNED = ("intercom", "klaviyo", "marketo", "mixpanel", "postgres", "s3", "salesforce", "sftp")
 IN_FLIGHT_LIMIT = 256
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def _kind(value: Any) -> Any:
@@ -47,7 +38,8 @@ def _base_url(value: Any) -> Any:
     if isinstance(value, Mapping | EnvVar):
         return EnvVar.model_validate(value)
     parts = urlsplit(value) if isinstance(value, str) else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+    # Which schemes a kind takes is checked with the kind.
+    if parts is None or not parts.scheme or (parts.scheme in {"http", "https"} and not parts.hostname):
         raise problem("takes a URL that begins with http:// or https://, or {env: NAME}")
     if parts.username or parts.password or parts.query:
         raise problem("holds a user, password or query, which may be a secret: give the URL as {env: NAME}")
@@ -126,8 +118,19 @@ class RequestLogKeys(Keys):
     )
 
 
+def _on_this_machine(target: Target) -> bool:
+    """Whether a target's address is written down, and no other machine's."""
+    return isinstance(target.base_url, str) and urlsplit(target.base_url).hostname in LOOPBACK
+
+
 def _sandbox_only() -> dict[str, Target]:
     return {SANDBOX: Target(sandbox=True)}
+
+
+def _option(key: str) -> Any:
+    """The forms that a key takes, for the schema; which of them is the kind's is checked by `_read_option`."""
+    forms = [kind.options[1] for kind in KINDS.values() if kind.options is not None and kind.options[0] == key]
+    return SkipValidation[Optional[Union[tuple(forms)]]] if forms else Any  # type: ignore[misc]  # noqa: UP007, UP045
 
 
 @dg.scaffold_with(DestinationScaffolder)
@@ -176,6 +179,17 @@ class Destination(YamlComponent):
         'to send asks anew, as "1h"; default: each such run asks once.',
     )
 
+    if TYPE_CHECKING:
+        api: Any = None
+        files: Any = None
+    else:
+        api: _option("api") = Field(
+            default=None, validate_default=True, description="How the API is spoken, for the kinds that ask for it."
+        )
+        files: _option("files") = Field(
+            default=None, validate_default=True, description="What the files are like, for the kinds that write files."
+        )
+
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
         return dg.ComponentTypeSpec(
@@ -184,13 +198,36 @@ class Destination(YamlComponent):
             produces=["asset"],
         )
 
+    @field_validator("api", "files", mode="before")
+    @classmethod
+    def _read_option(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = KINDS.get(info.data.get("kind", ""))
+        if kind is None:
+            return None  # the mistake is in `kind`
+        key, form = kind.options or ("", Keys)
+        if key != info.field_name:
+            if value is not None:
+                raise problem(f"is nothing that {kind.label} takes. Leave it out.")
+            return None
+        return value if isinstance(value, form) else form.model_validate({} if value is None else value)
+
     @field_validator("targets")
     @classmethod
-    def _sandbox_is_one(cls, targets: dict[str, Target]) -> dict[str, Target]:
+    def _sandbox_is_one(cls, targets: dict[str, Target], info: ValidationInfo) -> dict[str, Target]:
         # The default target must never be a real account.
-        if SANDBOX in targets and not targets[SANDBOX].sandbox:
+        sandbox = targets.get(SANDBOX)
+        kind = KINDS.get(info.data.get("kind", ""))
+        if sandbox is None or sandbox.sandbox or kind is None:
+            return targets
+        if kind.in_sandbox:
             raise mistake(
                 (SANDBOX,), "is the default target and must be the sandbox. Write `sandbox: {sandbox: true}`."
+            )
+        if not _on_this_machine(sandbox):
+            raise mistake(
+                (SANDBOX,),
+                "is the default target and must be a server on this machine: a base_url with localhost, 127.0.0.1 or "
+                "[::1]. Give the real account another name, as prod.",
             )
         return targets
 
@@ -200,8 +237,17 @@ class Destination(YamlComponent):
         takes = {"token"} if kind.auth == "bearer" else set()
         takes |= kind.settings & {"secret"}
         for name, target in self.targets.items():
+            if target.sandbox and not kind.in_sandbox:
+                raise mistake(
+                    ("targets", name),
+                    f"is the sandbox, which does not stand in for {kind.label}. Give a `base_url`; that of the target "
+                    "`sandbox` must be on this machine.",
+                )
             if target.sandbox:
                 continue
+            if isinstance(target.base_url, str) and urlsplit(target.base_url).scheme not in kind.schemes:
+                known = " or ".join(f"{scheme}://" for scheme in sorted(kind.schemes))
+                raise mistake(("targets", name, "base_url"), f"takes a URL that begins with {known}, or {{env: NAME}}")
             if kind.sandbox_only:
                 raise mistake(
                     ("targets", name),
@@ -265,6 +311,7 @@ class Destination(YamlComponent):
             log_days=self.request_log.days,
             log_bodies=self.request_log.bodies,
             fields_cache=self.fields_cache,
+            option=self.api if self.api is not None else self.files,
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

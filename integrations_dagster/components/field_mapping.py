@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import TEMPLATE, TEXT, Keys, mistake, near, problem
 from integrations_dagster.components.lookups import LookupKeys, NamedLookup, lookup_form
 from integrations_dagster.destinations.base import Destination
+from integrations_dagster.keys import TEMPLATE, TEXT, Keys, mistake, near, problem
 from integrations_dagster.planner.expressions import columns_of
 from integrations_dagster.sync.field_types import HASHED, TYPES, converter
 from integrations_dagster.sync.spec import FieldRule, FieldSpec

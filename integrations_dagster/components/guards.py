@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import TEMPLATE, TEXT, Keys, problem
+from integrations_dagster.keys import TEMPLATE, TEXT, Keys, problem
 from integrations_dagster.sync.spec import GuardSpec, GuardsSpec
 
 REMOVAL_LIMIT = 0.2

@@ -17,12 +17,13 @@ from dagster._utils.warnings import suppress_dagster_warnings
 from dagster.components.core.load_defs import get_library_json_enriched_defs
 from dagster_shared.error import DagsterError
 
-from integrations_dagster.components.attributes import YamlComponent, near
+from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.destination import Destination
 from integrations_dagster.components.model import Model
 from integrations_dagster.components.names import Names, shared_definitions
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
+from integrations_dagster.keys import near
 from integrations_dagster.sync.spec import ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import Misconfigured
 

@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from integrations_dagster.components.attributes import Keys, near, problem
-from integrations_dagster.components.durations import Duration
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.reading import Reference
-from integrations_dagster.destinations.registry import KINDS
-from integrations_dagster.sync.spec import LookupSpec, SyncSpec
+from integrations_dagster.keys import Duration, Keys, near, problem
+from integrations_dagster.sync.spec import DestinationSpec, LookupSpec, SyncSpec
 from integrations_dagster.vocabulary import Mode
 
 CACHE = 21_600.0
@@ -81,12 +79,12 @@ class LookupKeys(Keys):
                 )
         return self
 
-    def spec(self, name: str, kind: str, delivered: Mapping[str, SyncSpec]) -> LookupSpec:
+    def spec(self, name: str, account: DestinationSpec, delivered: Mapping[str, SyncSpec]) -> LookupSpec:
         """The lookup as plain values.
 
         Args:
             name: What the fields call it.
-            kind: Kind of the sync's destination.
+            account: The sync's destination.
             delivered: The syncs that lookups name.
 
         Raises:
@@ -94,7 +92,7 @@ class LookupKeys(Keys):
         """
         if self.sync is not None:
             return self._in_sync(name, delivered[self.sync])
-        destination = KINDS[kind]()
+        destination = account.create()
         reference = _reference(destination, self.reference or name, "reference" if self.reference else "")
         key = self.key or reference.key
         if key is None:
@@ -125,7 +123,7 @@ class LookupKeys(Keys):
         columns, match = other.model.primary_key, tuple(other.match)
         wanted = self.key or (match[0] if len(match) == 1 else columns[0])
         if wanted in match and len(match) == 1:
-            how = KINDS[other.destination.kind]().match_normalization(other.object, wanted)
+            how = other.destination.create().match_normalization(other.object, wanted)
             compared = "match"
         elif columns == (wanted,):
             how, compared = "exact", "key"

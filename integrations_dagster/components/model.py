@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import AlsoTakes, Keys, NotBuilt, YamlComponent, mistake, near, problem
-from integrations_dagster.components.durations import Duration
+from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.scaffold import ModelScaffolder
+from integrations_dagster.keys import AlsoTakes, Duration, Keys, NotBuilt, mistake, near, problem
 from integrations_dagster.sync.spec import CursorSpec, ModelSpec, WarehouseSpec
 
 SQL_FOLDER = "sql"

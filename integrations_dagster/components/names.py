@@ -12,13 +12,14 @@ from typing import TypeVar
 import dagster as dg
 from dagster import ComponentTree
 
-from integrations_dagster.components.attributes import YamlComponent, near
+from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.destination import SANDBOX, Destination
 from integrations_dagster.components.model import Model
 from integrations_dagster.components.owners import conflict_of
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.components.tree import IsolatingTree
 from integrations_dagster.components.warehouse import Warehouse
+from integrations_dagster.keys import near
 from integrations_dagster.sync.spec import NO_WAREHOUSE, ModelSpec, SyncSpec, WarehouseSpec
 from integrations_dagster.vocabulary import Misconfigured
 

@@ -9,16 +9,7 @@ import dagster as dg
 from dagster._utils.schedules import is_valid_cron_schedule
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import (
-    TEMPLATE,
-    AlsoTakes,
-    NotBuilt,
-    YamlComponent,
-    mistake,
-    near,
-    problem,
-)
-from integrations_dagster.components.durations import Duration
+from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.field_mapping import (
     FieldMapping,
     FieldProblem,
@@ -39,7 +30,7 @@ from integrations_dagster.components.model import Columns, Model
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.components.sync_keys import Alerts, BatchKeys, FailWhen, Rejected, SyncLogKeys
 from integrations_dagster.destinations.base import Destination, Repeat
-from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.keys import TEMPLATE, AlsoTakes, Duration, NotBuilt, mistake, near, problem
 from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, LookupSpec, ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 from integrations_dagster.warehouses.registry import KINDS as WAREHOUSES
@@ -261,7 +252,7 @@ class Sync(YamlComponent):
         mode = Mode(self.mode)
         default_limit = DELETION_LIMIT if mode is Mode.DELETE else REMOVAL_LIMIT
         removal_limit = default_limit if self.removal_limit is None else self.removal_limit
-        kind = KINDS[destination.kind]()
+        kind = destination.create()
         try:
             kind.check(self.object, mode, tuple(self.match), tuple(self.fields))
         except Misconfigured as error:
@@ -319,7 +310,7 @@ class Sync(YamlComponent):
                     ("lookups", name), "is used by no field.", f"Write `{{lookup: {name}, column: NAME}}`."
                 )
             try:
-                specs.append(keys.spec(name, destination.kind, delivered))
+                specs.append(keys.spec(name, destination, delivered))
             except LookupProblem as error:
                 inside = (error.key,) if error.key else ()
                 path = ("lookups", name) if name in self.lookups else ("fields", used[name], "lookup")

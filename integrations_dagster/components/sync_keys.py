@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from integrations_dagster.components.attributes import TEMPLATE, Keys, NotBuilt, Share, problem
-from integrations_dagster.components.durations import Duration
+from integrations_dagster.keys import TEMPLATE, Duration, Keys, NotBuilt, Share, problem
 
 MAX_ATTEMPTS = 10
 RETRY_WAIT = 900.0

@@ -30,7 +30,8 @@ from dagster_shared.yaml_utils import parse_yamls_with_source_position
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from integrations_dagster.components.attributes import YamlComponent, near, relative
+from integrations_dagster.components.attributes import YamlComponent, relative
+from integrations_dagster.keys import near
 from integrations_dagster.vocabulary import IntegrationsError
 
 C = TypeVar("C", bound=dg.Component)

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import dagster as dg
 from pydantic import BeforeValidator, Field, model_validator
 
-from integrations_dagster.components.attributes import Secret, YamlComponent, mistake, near, problem
+from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.scaffold import WarehouseScaffolder
+from integrations_dagster.keys import Secret, mistake, near, problem
 from integrations_dagster.sync.spec import Env, WarehouseSpec
 from integrations_dagster.warehouses.registry import KINDS
 

@@ -5,7 +5,7 @@ The environment is read here and nowhere else, at run time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -116,7 +116,8 @@ def connect(settings: AccountSettings, storage: Path, env: Mapping[str, str]) ->
     if settings.sandbox:
         return _sandbox(settings, storage)
     url = settings.base_url or _variable(settings, settings.base_url_env, "base_url", env)
-    host = _host(settings, url)
+    schemes = KINDS[settings.kind].schemes
+    host = _host(settings, url, schemes)
     return Account(
         # Path and query of a webhook's URL may hold a secret, so only a digest of the whole stands for it.
         identity=f"{settings.kind}:{host}",
@@ -161,7 +162,7 @@ def _auth(settings: AccountSettings, env: Mapping[str, str]) -> Auth | None:
     return Auth(settings.auth.kind, values)
 
 
-def _host(settings: AccountSettings, url: str) -> str:
+def _host(settings: AccountSettings, url: str, schemes: Collection[str]) -> str:
     """The host of a base URL; the URL itself may hold a secret and is not told."""
     try:
         parts = urlsplit(url)
@@ -169,12 +170,14 @@ def _host(settings: AccountSettings, url: str) -> str:
         _ = parts.port  # raises for what is no port
     except ValueError:
         host = None
-    if host is None or parts.scheme not in ("http", "https") or any(c.isspace() for c in url):
+    web = "https" in schemes
+    # A file's URL names no host.
+    if (host is None and web) or parts.scheme not in schemes or any(c.isspace() for c in url):
         raise Misconfigured(
-            f"{_place(settings)}: base_url is not an http(s) URL.",
-            "Write it as https://host/path.",
+            f"{_place(settings)}: base_url is not {'an http(s)' if web else 'a'} URL that {settings.kind} takes.",
+            "Write it as https://host/path." if web else f"Begin it with: {', '.join(sorted(schemes))}.",
         )
-    return host
+    return host or ""
 
 
 def _place(settings: AccountSettings) -> str:

@@ -14,7 +14,8 @@ import tenacity
 from integrations_dagster.delivery.credentials import Credentials, Grant
 from integrations_dagster.delivery.exchange import Exchange
 from integrations_dagster.delivery.permits import Departure, Permit, Permits, Stopped, TooLate
-from integrations_dagster.delivery.session import HttpSession, NotSent
+from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports import Session
 from integrations_dagster.destinations.base import Destination, Flow, Pause, Remember, Repeat, Request, Response
 from integrations_dagster.destinations.errors import (
     DestinationError,
@@ -69,7 +70,7 @@ class Drive:
         quiet_until: When such a request can no longer take effect (seconds since the epoch); 0 if there is none.
     """
 
-    session: HttpSession
+    session: Session
     destination: Destination
     credentials: Credentials
     permits: Permits

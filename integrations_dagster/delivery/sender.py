@@ -14,7 +14,7 @@ from integrations_dagster.delivery.engine import Drive, RetrySettings, refusal
 from integrations_dagster.delivery.exchange import RequestLog
 from integrations_dagster.delivery.gate import AccountGate, BatchPermits
 from integrations_dagster.delivery.permits import Stopped
-from integrations_dagster.delivery.session import HttpSession
+from integrations_dagster.delivery.transports import open_session
 from integrations_dagster.destinations.base import Batch, Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import (
     DestinationError,
@@ -104,7 +104,7 @@ class Sender:
 
     def __init__(self, sending: Sending) -> None:
         self._sending = sending
-        self._session = HttpSession(sending.account, compress=sending.destination.gzip)
+        self._session = open_session(sending.destination, sending.account)
         # Work that a request began (a job) may go on after its answer.
         self._timeout = sending.account.timeout + sending.destination.settles
 

@@ -16,19 +16,22 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from integrations_dagster.destinations.reading import Page, Reference, TargetField
 from integrations_dagster.destinations.values import json_number
+from integrations_dagster.keys import Keys
 from integrations_dagster.vocabulary import Action, Mode, Outcome, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request.
+    """One request: of HTTP, or what another transport is asked to do.
 
     Attributes:
-        method: HTTP method.
-        path: Path below the account's base URL, starting with "/", or "" for the base URL itself.
-        body: The encoded body, or None.
-        headers: Headers beside authentication and content type.
+        method: HTTP method; of another transport, what is done ("UPSERT").
+        path: Path below the account's base URL, starting with "/", or "" for the base URL itself; of another transport,
+            where it is done ("public.customers").
+        body: The encoded body, or None. Of JSON, unless `headers` have another content type.
+        headers: Headers beside authentication; they hold in place of the client's own.
         reads: Whether it changes nothing, so that it may always be repeated; GET and HEAD need not say so.
+        command: What another transport than HTTP is to do with the body, in its own terms.
     """
 
     method: str
@@ -36,6 +39,7 @@ class Request:
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     reads: bool = False
+    command: object = None
 
     @property
     def changes_nothing(self) -> bool:
@@ -193,6 +197,15 @@ class Destination(ABC):
     """Kinds of authentication that the vendor takes; None: any."""
     settings: ClassVar[frozenset[str]] = frozenset()
     """Secrets beside `auth` that a target of this kind may name ("secret" for a webhook)."""
+    transport: ClassVar[str] = "http"
+    """What carries its requests: a key of `delivery.transports.TRANSPORTS`."""
+    schemes: ClassVar[frozenset[str]] = frozenset({"http", "https"})
+    """Schemes of URLs that a target of this kind may have."""
+    options: ClassVar[tuple[str, type[Keys]] | None] = None
+    """Key beside `kind` in YAML that says what is particular to the destination ("api"), and what may be in it; an
+    instance has it as `option`."""
+    in_sandbox: ClassVar[bool] = True
+    """Whether the sandbox stands in for it. Where not, the target "sandbox" may be a server on this machine."""
     sandbox_only: ClassVar[bool] = False
     """Whether the sandbox is the only server that speaks it."""
     sandbox_path: ClassVar[str] = ""
@@ -210,8 +223,9 @@ class Destination(ABC):
     key_lifetime: ClassVar[float] = 24 * 3600.0
     """Seconds for which the destination remembers an idempotency key (`Repeat.WITH_KEY`)."""
 
-    def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
+    def __init__(self, secrets: Mapping[str, str] | None = None, option: Any = None) -> None:
         self._secrets = dict(secrets or {})
+        self.option = option
 
     @abstractmethod
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:

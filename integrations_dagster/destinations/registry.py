@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.hubspot import HubSpot
@@ -19,12 +20,13 @@ KINDS: Mapping[str, type[Destination]] = MappingProxyType(
 """Kind to class."""
 
 
-def create(kind: str, secrets: Mapping[str, str] | None = None) -> Destination:
+def create(kind: str, secrets: Mapping[str, str] | None = None, option: Any = None) -> Destination:
     """Make a destination.
 
     Args:
         kind: A key of `KINDS`.
         secrets: What the kind's `settings` name ("secret" for a webhook).
+        option: What YAML says under the key of the kind's `options`, in the form named there.
 
     Raises:
         Misconfigured: The kind is unknown, or a secret has no usable form.
@@ -33,4 +35,4 @@ def create(kind: str, secrets: Mapping[str, str] | None = None) -> Destination:
         near = difflib.get_close_matches(kind.lower(), KINDS, 1, 0.6)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise Misconfigured(f"Unknown kind of destination {kind!r}.", f"{hint}Known kinds: {', '.join(sorted(KINDS))}.")
-    return KINDS[kind](secrets)
+    return KINDS[kind](secrets) if option is None else KINDS[kind](secrets, option)

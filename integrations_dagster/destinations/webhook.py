@@ -109,8 +109,10 @@ class Webhook(Destination):
     settings: ClassVar[frozenset[str]] = frozenset({"secret"})
     sandbox_path: ClassVar[str] = "webhook"
 
-    def __init__(self, secrets: Mapping[str, str] | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(secrets)
+    def __init__(
+        self, secrets: Mapping[str, str] | None = None, option: Any = None, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        super().__init__(secrets, option)
         self._clock = clock
         self._key = _key(self._secrets.get("secret", ""))
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 
-from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.orchestration.context import readable_failures, run_context
 from integrations_dagster.sync.readings import LookupUse
 from integrations_dagster.sync.spec import DestinationSpec
@@ -29,7 +28,7 @@ def lookup_asset(spec: DestinationSpec, reference: str, columns: Sequence[str]) 
         reference: A name of `Destination.references`.
         columns: Those that syncs need.
     """
-    described = next(entry for entry in KINDS[spec.kind]().references() if entry.name == reference)
+    described = next(entry for entry in spec.create().references() if entry.name == reference)
 
     @dg.asset(
         key=lookup_key(spec.name, reference),
@@ -52,7 +51,7 @@ def lookup_asset(spec: DestinationSpec, reference: str, columns: Sequence[str]) 
                 spec,
                 ctx,
                 reference,
-                known_columns(spec.kind, reference, columns),
+                known_columns(spec, reference, columns),
                 max_age=None,
                 who=f"Destination {spec.name!r}",
             )

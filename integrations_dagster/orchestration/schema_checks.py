@@ -19,7 +19,7 @@ def schema_check_specs(sync: SyncSpec) -> list[dg.AssetCheckSpec]:
     """The checks that a sync has. Whether fields fit is only known where the destination describes them."""
     label = KINDS[sync.destination.kind].label
     specs = []
-    if KINDS[sync.destination.kind]().describes:
+    if sync.destination.create().describes:
         text = f"Each field exists in {label}'s {sync.object}, may be written, and takes values of its column's type."
         specs.append(dg.AssetCheckSpec(FIT, asset=sync.name, description=text))
     text = "The model's columns and the destination's fields that the sync uses are what the last run saw."

@@ -14,8 +14,7 @@ from integrations_dagster.delivery.credentials import Credentials
 from integrations_dagster.delivery.engine import Drive, RetrySettings, refusal
 from integrations_dagster.delivery.gate import AccountGate, LoosePermits
 from integrations_dagster.delivery.limits import Concurrency
-from integrations_dagster.delivery.session import HttpSession
-from integrations_dagster.destinations import registry
+from integrations_dagster.delivery.transports import open_session
 from integrations_dagster.destinations.base import Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import DestinationError, Unavailable
 from integrations_dagster.ledger.quotas import Use
@@ -88,7 +87,7 @@ def connect_destination(spec: DestinationSpec, ctx: RunContext, who: str) -> Con
     except Misconfigured as error:
         raise Misconfigured(f"{who}: {error.message}", error.remedy) from None
     secrets = {"secret": account.secret} if account.secret else {}
-    return Connected(registry.create(spec.kind, secrets), account, lets_in)
+    return Connected(spec.create(secrets), account, lets_in)
 
 
 def _who(sync: SyncSpec) -> str:
@@ -227,7 +226,7 @@ class Conversation:
         self._retry = retry or RetrySettings(spec.attempts, spec.backoff, spec.backoff_cap)
         use = _use(spec, ctx, connected, account)
         self._gate = AccountGate(ctx.ledger, use, connected.destination, ctx.stop, Concurrency(1))
-        self._session = HttpSession(connected.account)
+        self._session = open_session(connected.destination, connected.account)
 
     def __enter__(self) -> Self:
         return self

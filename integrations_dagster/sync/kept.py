@@ -11,7 +11,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.destinations.values import canonical_text
 from integrations_dagster.planner.kept import PAYLOADS
 from integrations_dagster.planner.state import Home, literal, to_disk
@@ -38,7 +37,7 @@ def keep_payloads(sync: SyncSpec, home: Home) -> None:
 
 
 def _keep(sync: SyncSpec, shard: Path, target: Path) -> None:
-    mapper = Mapper(sync, KINDS[sync.destination.kind](), None)
+    mapper = Mapper(sync, sync.destination.create(), None)
     draft = target.with_name(f".{target.name}")
     with pq.ParquetFile(shard) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
         if not {f"c:{source}" for source in sync.sources} <= set(file.schema_arrow.names):

@@ -47,7 +47,7 @@ def prepared_lookups(
                 sync.destination,
                 ctx,
                 reference,
-                known_columns(sync.destination.kind, reference, [c for one in mine for c in (one.key, one.value)]),
+                known_columns(sync.destination, reference, [c for one in mine for c in (one.key, one.value)]),
                 max_age=min(lookup.cache for lookup in mine),
                 who=f"Sync {sync.name!r} ({sync.source})",
             )

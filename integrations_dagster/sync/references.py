@@ -21,7 +21,6 @@ from integrations_dagster.delivery.permits import Stopped
 from integrations_dagster.destinations.base import Flow
 from integrations_dagster.destinations.errors import DestinationError, Unavailable
 from integrations_dagster.destinations.reading import Page
-from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.planner.rows import table
 from integrations_dagster.planner.state import slug
 from integrations_dagster.sync.account import (
@@ -98,9 +97,9 @@ def read_reference(
         return _read(spec, ctx, connected, account, reference, list(dict.fromkeys([*columns, *known])), who)
 
 
-def known_columns(kind: str, reference: str, wanted: Sequence[str]) -> tuple[str, ...]:
+def known_columns(spec: DestinationSpec, reference: str, wanted: Sequence[str]) -> tuple[str, ...]:
     """The columns to read of a reference: all, where they are known, else those that are wanted."""
-    found = next(entry for entry in KINDS[kind]().references() if entry.name == reference)
+    found = next(entry for entry in spec.create().references() if entry.name == reference)
     return tuple(dict.fromkeys(found.columns or (found.value, *wanted)))
 
 
@@ -122,7 +121,7 @@ def _read(
     columns: Sequence[str],
     who: str,
 ) -> ReferenceRead:
-    columns = known_columns(spec.kind, reference, columns)
+    columns = known_columns(spec, reference, columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
     started, clock = ctx.ledger.now(), time.monotonic()
     name = version_name(started, ctx.run_id)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from integrations_dagster.destinations import registry
+from integrations_dagster.destinations.base import Destination
 from integrations_dagster.vocabulary import Mode
 
 EMBEDDED, WAREHOUSE = "embedded", "warehouse"
@@ -163,6 +165,7 @@ class DestinationSpec:
         log_days: Days for which request logs are kept.
         log_bodies: Which bodies the request log keeps: "failed" (of requests with an error or a rejected row, and the
             first few), "all" or "none".
+        option: What the kind's own key says (`Destination.options`); None where it has none.
     """
 
     name: str
@@ -178,6 +181,11 @@ class DestinationSpec:
     log_days: float = 14.0
     log_bodies: Literal["failed", "all", "none"] = "failed"
     fields_cache: float = 0.0
+    option: Any = None
+
+    def create(self, secrets: Mapping[str, str] | None = None) -> Destination:
+        """The destination itself; without secrets, one that says what it can do and sends nothing."""
+        return registry.create(self.kind, secrets, self.option)
 
 
 @dataclass(frozen=True, slots=True)

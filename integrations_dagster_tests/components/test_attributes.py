@@ -6,8 +6,8 @@ import pytest
 
 from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.attributes import YamlComponent
-from integrations_dagster.components.durations import parse_duration
 from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.keys import parse_duration
 from integrations_dagster.sync.spec import FieldRule
 from integrations_dagster.vocabulary import Misconfigured
 
