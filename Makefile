@@ -5,6 +5,8 @@ READY := .venv/.installed
 # Fixed, not taken from the environment: these targets must not touch another project's home.
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 SETTINGS := $(DAGSTER_HOME)/dagster.yaml
+# A worker for each core; more than four would wait for each other's servers and databases.
+WORKERS := -n logical --maxprocesses 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui warehouse test test-slow test-servers check lock clean
@@ -33,7 +35,7 @@ warehouse.duckdb: | $(READY)
 	@$(BIN)/integrations warehouse
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 # The browser is for the tests of the UI; without one they skip, and say so.
 test-slow: $(READY)
@@ -53,7 +55,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 $(SETTINGS): dagster.yaml
 	@mkdir -p $(DAGSTER_HOME)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sandbox.process import ensure_running, stop
 from integrations_dagster_tests.accounts import check_accounts
+from integrations_dagster_tests.destinations.flows import CHECKED, specs
 from integrations_dagster_tests.postgres import Postgres, running_postgres
 
 
@@ -19,6 +21,28 @@ def pytest_configure() -> None:
     """A shell that runs the tests in the background ignores SIGINT, and so would every process they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells the process that prints the summary what it has checked."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["checked"] = dict(CHECKED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker has checked; one that died tells nothing."""
+    CHECKED.update(getattr(node, "workeroutput", {}).get("checked", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many bodies were held against the vendors' schemas."""
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(CHECKED.items()))
+    told = f"{CHECKED.total()} ({counts})" if CHECKED else "none"
+    if not CHECKED and specs() is None:
+        told += " (INTEGRATIONS_SPECS is not set)"
+    terminalreporter.write_line(f"HubSpot bodies held against its OpenAPI files: {told}")
 
 
 @pytest.fixture(scope="session")

@@ -200,17 +200,11 @@ def query(
     Raises:
         Misconfigured: It is no single SELECT, or it fails: with DuckDB's message.
     """
-    with duckdb.connect() as parser:
-        try:
-            statements = parser.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
-                raise Misconfigured("The sync log is only read: write one SELECT.", f"Tables: {', '.join(TABLES)}.")
-        except duckdb.Error as error:
-            raise Misconfigured(f"The query cannot be read. {error}") from error
     only, named = list(runs), [table for table in TABLES if table in sql.lower()]
     for attempt in range(ATTEMPTS):
         try:
             with opened(found, named, only) as connection:
+                _check(connection, sql)
                 result: pa.Table = connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
                 return result
         except (duckdb.IOException, FileNotFoundError):
@@ -220,6 +214,15 @@ def query(
         except duckdb.Error as error:
             raise Misconfigured(f"The query failed. {error}", f"Tables: {', '.join(TABLES)}.") from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as error:
+        raise Misconfigured(f"The query cannot be read. {error}") from error
+    if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
+        raise Misconfigured("The sync log is only read: write one SELECT.", f"Tables: {', '.join(TABLES)}.")
 
 
 def write_rows(home: Home, runs: Sequence[str], table: str, path: Path) -> None:

@@ -195,7 +195,7 @@ STEPS = st.lists(st.tuples(models(), fates, st.booleans(), st.sets(st.sampled_fr
 Steps = list[tuple[Model, list[Fate], bool, set[str]]]
 
 
-@settings(RUN, max_examples=10)
+@settings(RUN, max_examples=5)
 @given(STEPS, models())
 def test_an_update_changes_the_records_that_are_there_and_creates_none(history: Steps, last: Model) -> None:
     updated(history, last)
@@ -242,7 +242,7 @@ def updated(history: Steps, last: Model) -> None:
             world.close()
 
 
-@settings(RUN, max_examples=10)
+@settings(RUN, max_examples=5)
 @given(STEPS, models())
 def test_a_deletion_deletes_what_is_listed_once_for_each_time_that_it_is_listed(history: Steps, last: Model) -> None:
     deleted(history, last)
@@ -305,7 +305,7 @@ WINDOWS = st.lists(
 Windows = list[tuple[Model, dict[str, str], list[str], list[Fate]]]
 
 
-@settings(RUN, max_examples=8)
+@settings(RUN, max_examples=4)
 @given(WINDOWS, models(), PLACES, st.permutations(PARTS), st.sampled_from((Mode.MIRROR, Mode.UPSERT)))
 def test_partitions_in_any_order_end_as_one_run_of_all(
     history: Windows, last: Model, places: dict[str, str], order: list[str], mode: Mode

@@ -191,28 +191,34 @@ class Bench:
 
 def check_log(storage: Path, sync: str, made: Plan, report: RunReport) -> None:
     """What must hold in every run: the sync log has the counts of the run's metadata."""
-    asked = {"run": made.run_id}
-    (row,) = select(
-        storage, "SELECT * EXCLUDE (started, ended) FROM sync_runs WHERE run_id = $run", asked, sync=sync
-    ).to_pylist()
+    (row,) = check_runs(storage, sync, made.run_id)
     numbers = run_numbers(made, report)
     assert {name: row[name] for name in numbers} == numbers
     assert row["outcome"] == ("failed" if report.failures else "succeeded")
-    check_runs(storage, sync, made.run_id)
 
 
-def check_runs(storage: Path, sync: str, run_id: str | None = None) -> int:
-    """The rows of the sync log are, by outcome, those that each run (or one) says; returns how many runs there are."""
+def check_runs(storage: Path, sync: str, run_id: str | None = None) -> list[dict[str, Any]]:
+    """The rows of the sync log are, by outcome, those that each run (or one) says; returns the rows of `sync_runs`."""
     only = "WHERE run_id = $run" if run_id is not None else ""
-    asked = {"run": run_id} if run_id is not None else {}
-    counted = f"SELECT run_id, outcome, late, count(*) AS n FROM sync_log {only} GROUP BY ALL"
+    # One query: each opens the files anew, and this is asked after every run of every test.
+    told = select(
+        storage,
+        f"""WITH counted AS (SELECT run_id, outcome AS logged, late, count(*) AS n FROM sync_log {only} GROUP BY ALL)
+        SELECT run_id, runs.* EXCLUDE (run_id, started, ended), logged, late, n
+        FROM (SELECT *, true AS there FROM sync_runs {only}) AS runs FULL JOIN counted USING (run_id)""",
+        {"run": run_id} if run_id is not None else {},
+        sync=sync,
+    ).to_pylist()
     logged: dict[str, dict[str, int]] = {}
-    for entry in select(storage, counted, asked, sync=sync).to_pylist():
-        if not entry["late"]:
-            logged.setdefault(entry["run_id"], {})[entry["outcome"]] = entry["n"]
-    runs = select(storage, f"SELECT * EXCLUDE (started, ended) FROM sync_runs {only}", asked, sync=sync).to_pylist()
-    for row in runs:
-        found = logged.pop(row["run_id"], {})
+    runs: dict[str, dict[str, Any]] = {}
+    for entry in told:
+        assert entry.pop("there"), f"{entry['run_id']} is in the log and not among the runs"
+        outcome, late, count = entry.pop("logged"), entry.pop("late"), entry.pop("n")
+        runs[entry["run_id"]] = entry
+        if outcome is not None and not late:
+            logged.setdefault(entry["run_id"], {})[outcome] = count
+    for row in runs.values():
+        found = logged.get(row["run_id"], {})
         # Rows that were never sent are in no log, and unchanged ones only where the destination said so.
         assert found.pop("unsent", 0) <= row["unsent"], row
         assert found.pop("unchanged", 0) <= row["unchanged"], row
@@ -221,8 +227,7 @@ def check_runs(storage: Path, sync: str, run_id: str | None = None) -> int:
         assert outcomes <= row["candidates"], row
         parts = ("added", "changed", "unchanged", "invalid", "held", "excluded")
         assert row["queried"] == sum(row[name] for name in parts), row
-    assert not logged, "runs that are in the log and not among the runs"
-    return len(runs)
+    return list(runs.values())
 
 
 LOGGED = ("created", "updated", "deleted", "rejected", "invalid", "in_doubt")

@@ -223,7 +223,7 @@ ledger.close()
 """
 
 
-@pytest.mark.parametrize("at", ["copy", "switch", "clean"])
+@pytest.mark.parametrize("at", ["switch", *(pytest.param(at, marks=pytest.mark.slow) for at in ("copy", "clean"))])
 def test_a_move_that_is_killed_leaves_one_home_in_force(bench: PostgresBench, model: ModelSpec, at: str) -> None:
     syncs = {home: bench.sync_in(home, model) for home in (EMBEDDED, WAREHOUSE)}
     bench.run(syncs[EMBEDDED])

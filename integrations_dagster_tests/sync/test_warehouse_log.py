@@ -134,8 +134,8 @@ def killed_in(monkeypatch: pytest.MonkeyPatch, module: object, name: str, work: 
     ("module", "name"),
     [
         (recording, "log_run"),  # between fold and log
-        (recording, "publish_log"),  # between log and copy
-        (warehouse_home, "copy_runs"),
+        pytest.param(recording, "publish_log", marks=pytest.mark.slow),  # between log and copy
+        pytest.param(warehouse_home, "copy_runs", marks=pytest.mark.slow),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
