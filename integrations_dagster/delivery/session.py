@@ -5,17 +5,16 @@ from __future__ import annotations
 import gzip
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
 from urllib.parse import urlencode
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from integrations_dagster.delivery.accounts import Account
+from integrations_dagster.delivery.adapter import OneHost
 from integrations_dagster.delivery.credentials import Grant
 from integrations_dagster.destinations.base import Request, Response
 from integrations_dagster.destinations.errors import DestinationError, Refused, Unavailable
@@ -44,23 +43,6 @@ class NoAnswer(Unavailable):
     """The request was sent, wholly or in part, and no usable answer came: what it did is unknown."""
 
 
-class _OneHost(HTTPAdapter):
-    """All requests go to one host in one way: what leads there is found once, not for every request."""
-
-    _pool: urllib3.connectionpool.ConnectionPool | None = None
-
-    def get_connection_with_tls_context(
-        self,
-        request: requests.PreparedRequest,
-        verify: bool | str | None,
-        proxies: Mapping[str, str] | None = None,
-        cert: Any = None,
-    ) -> Any:
-        if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
-        return self._pool
-
-
 class HttpSession:
     """Sends requests to one account. One instance belongs to one thread.
 
@@ -74,8 +56,7 @@ class HttpSession:
         self._base = account.base_url.rstrip("/")
         self._compress = compress
         self.timeout = account.timeout
-        # Retries are the engine's, which records each attempt before it is made.
-        self._adapter = _OneHost(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._adapter = OneHost(account.timeout)
         with _translated(account), requests.Session() as session:
             # Asked once: looking for proxies in the environment on every request costs more than the rest.
             settings = session.merge_environment_settings(account.base_url, {}, True, None, None)
@@ -92,8 +73,8 @@ class HttpSession:
         """Send one request and read its answer whole, whatever its status. Redirects are not followed.
 
         Args:
-            flight: Entered right before the first byte is sent, and left when the head of the answer is there: what
-                happens before and after is no work of the destination's.
+            flight: Entered right before the first byte is sent, over a connection that is there, and left when the
+                first byte of the answer has come.
 
         Raises:
             NotSent: No connection.
@@ -102,21 +83,20 @@ class HttpSession:
         """
         with _translated(self._account):
             prepared = self._prepare(request, grant)
-            # The total bounds connecting and the wait for the answer's head together; `_read` bounds the rest.
-            timeout = urllib3.Timeout(total=self.timeout, connect=min(CONNECT_TIMEOUT, self.timeout), read=self.timeout)
-            with flight or nullcontext():
-                started = time.monotonic()
+            # The wait for the answer begins when the request leaves; `_read` bounds the rest.
+            timeout = (min(CONNECT_TIMEOUT, self.timeout), self.timeout)
+            with self._adapter.on(flight or nullcontext()):
                 # The adapter, not the session: no cookies, redirects or hooks, which cost as much as the rest.
                 answer = self._adapter.send(
                     prepared,
-                    timeout=timeout,  # type: ignore[arg-type]  # handed on; the stubs know numbers only
+                    timeout=timeout,
                     stream=True,
                     proxies=self._proxies,
                     verify=self._verify,
                     cert=self._cert,
                 )
             with answer:
-                body = self._read(answer, started)
+                body = self._read(answer, self._adapter.departed)
                 return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body)
 
     def _prepare(self, request: Request, grant: Grant) -> requests.PreparedRequest:
