@@ -24,7 +24,7 @@ What holds for all of them:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -124,6 +124,8 @@ class Meaning(StrEnum):
     """Its record is not there: what was to be deleted is; an update makes it anew, or waits for it (mode update)."""
     NOT_TAKEN = "not_taken"
     """It had no effect for a reason that passes (a lock, a limit): it is sent again by the next run."""
+    UNKNOWN = "unknown"
+    """What became of it is unknown: it is sent again where that is safe, else it is in doubt."""
 
 
 def _rejected(_told: Told) -> tuple[Meaning, str]:
@@ -201,11 +203,18 @@ def read_rows(paths: AnswerPaths, batch: Batch, document: Any, reading: Reading,
     Raises:
         Unavailable: It is not in the shape that the paths describe, or says nothing of any row.
     """
+    return read_pages(paths, batch, [document], reading, status)
+
+
+def read_pages(
+    paths: AnswerPaths, batch: Batch, documents: Sequence[Any], reading: Reading, status: int = 200
+) -> list[Outcome]:
+    """`read_rows` of results that come in several documents, one list after the other."""
     told: list[Told] = []
-    names = _Names(batch, reading.normalize)
+    names = Names(batch, reading.normalize)
     found: list[Listing] = []
     for listing in (paths.results, paths.failures):
-        entries = None if listing is None else _entries(listing, document, reading, status)
+        entries = None if listing is None else _entries(listing, documents, reading, status)
         if listing is None or entries is None:
             continue
         found.append(listing)
@@ -220,7 +229,7 @@ def read_rows(paths: AnswerPaths, batch: Batch, document: Any, reading: Reading,
     complete &= all(one.place is not None and one.accepted is not None for one in told)
     if paths.count:
         refused = {one.place for one in told if one.accepted is False}
-        complete &= _number(paths.count, document) == len(batch.rows) - len(refused)
+        complete &= _number(paths.count, documents[-1]) == len(batch.rows) - len(refused)
     return outcomes(batch, told, reading, rest_accepted=complete, status=status)
 
 
@@ -272,7 +281,11 @@ def outcome_of(row: Row, told: Told, reading: Reading) -> Outcome:
     if meaning is Meaning.NOT_TAKEN:
         reason = f"{reading.label} did not take the row this time; the next run sends it again. {quoted}".strip()
         return Outcome(Status.UNSENT, None, ABSENT, reason, reading.request_id)
-    if meaning is Meaning.MISSING and row.action is Action.UPDATE:
+    if meaning is Meaning.UNKNOWN:
+        reason = f"{reading.label} could not say what became of the row ({code}). {quoted}".strip()
+        return Outcome(Status.UNSENT, None, code, reason, reading.request_id)
+    known = row.action is Action.UPDATE or (row.action is Action.UPSERT and row.destination_id is not None)
+    if meaning is Meaning.MISSING and known:
         reason = f"The record {row.destination_id} is no longer there. The next run creates it again. {quoted}".strip()
         return Outcome(Status.REJECTED, None, GONE, reason, reading.request_id)
     if meaning is Meaning.MISSING and row.action is Action.MODIFY:
@@ -328,7 +341,7 @@ def _by_status(listing: Listing, value: Any) -> bool | None:
     return 200 <= int(text) < 300 if text.isascii() and text.isdigit() else None
 
 
-def _told(listing: Listing, entry: Any, place: int, names: _Names) -> Told:
+def _told(listing: Listing, entry: Any, place: int, names: Names) -> Told:
     row = place if listing.by is By.ORDER else names.place(listing.by, _find(listing.at, entry), listing.first)
     accepted = judged(listing, entry)
     # The next best code is the status.
@@ -344,7 +357,7 @@ def _told(listing: Listing, entry: Any, place: int, names: _Names) -> Told:
     )
 
 
-class _Names:
+class Names:
     """The rows of a batch by what an answer may name them by; what two rows share names neither."""
 
     def __init__(self, batch: Batch, normalize: Callable[[str], str]) -> None:
@@ -352,7 +365,7 @@ class _Names:
         self._normalize = normalize
         self._places: dict[By, dict[Hashable, int | None]] = {}
 
-    def place(self, by: By, value: Any, first: int) -> int | None:
+    def place(self, by: By, value: Any, first: int = 0) -> int | None:
         """The index of the row that a value names, or None."""
         if by is By.INDEX:
             text = as_text(value)
@@ -396,14 +409,20 @@ class _Names:
         return self._normalize(text) if by is By.MATCH else text
 
 
-def _entries(listing: Listing, document: Any, reading: Reading, status: int) -> list[Any] | None:
-    try:
-        entries = find(listing.path, document)
-    except ValueError:
-        entries = ""
-    if entries is None or isinstance(entries, list):
-        return entries
-    raise unreadable(reading.label, status, f"`{listing.path}` that is no list", reading.request_id)
+def _entries(listing: Listing, documents: Sequence[Any], reading: Reading, status: int) -> list[Any] | None:
+    """The entries of all documents; None where none has the list."""
+    lists: list[list[Any]] = []
+    for document in documents:
+        try:
+            found = find(listing.path, document)
+        except ValueError:
+            found = ""
+        if found is not None and not isinstance(found, list):
+            raise unreadable(reading.label, status, f"`{listing.path}` that is no list", reading.request_id)
+        lists += [found] if found is not None else []
+    if lists and len(lists) != len(documents):
+        raise unreadable(reading.label, status, f"a page without `{listing.path}`", reading.request_id)
+    return [entry for entries in lists for entry in entries] if lists else None
 
 
 def _silent(action: Action, stranger: Told | None, reading: Reading) -> Outcome:
