@@ -32,7 +32,7 @@ from typing import Any
 from integrations_dagster.destinations.base import GONE, NO_RECORD, Batch, Response
 from integrations_dagster.destinations.error_table import shorten
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.paths import as_text, find
+from integrations_dagster.destinations.paths import as_text, find, probe
 from integrations_dagster.vocabulary import ABSENT, Action, Change, Outcome, Row, Status, per_row
 
 NO_ANSWER = "NO_ANSWER"
@@ -319,14 +319,14 @@ def judged(listing: Listing, entry: Any) -> bool | None:
     """Whether an entry says that its row was accepted; None where it does not say."""
     verdicts: list[bool | None] = []
     if listing.success:
-        value = _find(listing.success, entry)
+        value = probe(listing.success, entry)
         verdicts.append(value if isinstance(value, bool) else None)
     if listing.status:
-        verdicts.append(_by_status(listing, _find(listing.status, entry)))
-    if listing.refused or (listing.error and _find(listing.error, entry) not in (None, False, "", [], {})):
+        verdicts.append(_by_status(listing, probe(listing.status, entry)))
+    if listing.refused or (listing.error and probe(listing.error, entry) not in (None, False, "", [], {})):
         return False
     if not verdicts:
-        verdicts.append(True if listing.id and as_text(_find(listing.id, entry)) else None)
+        verdicts.append(True if listing.id and as_text(probe(listing.id, entry)) else None)
     if False in verdicts:
         return False
     return True if True in verdicts else None
@@ -342,11 +342,11 @@ def _by_status(listing: Listing, value: Any) -> bool | None:
 
 
 def _told(listing: Listing, entry: Any, place: int, names: Names) -> Told:
-    row = place if listing.by is By.ORDER else names.place(listing.by, _find(listing.at, entry), listing.first)
+    row = place if listing.by is By.ORDER else names.place(listing.by, probe(listing.at, entry), listing.first)
     accepted = judged(listing, entry)
     # The next best code is the status.
     code = _text(listing.code, entry) or (_text(listing.status, entry) if accepted is False else "")
-    created = _find(listing.created, entry) if listing.created else None
+    created = probe(listing.created, entry) if listing.created else None
     return Told(
         row,
         accepted,
@@ -432,18 +432,10 @@ def _silent(action: Action, stranger: Told | None, reading: Reading) -> Outcome:
     return Outcome(Status.UNSENT, None, NO_ANSWER, reason, reading.request_id)
 
 
-def _find(text: str, entry: Any) -> Any:
-    try:
-        return find(text, entry)
-    except ValueError:
-        # An entry in another shape than expected says nothing.
-        return None
-
-
 def _text(text: str, entry: Any) -> str:
-    return as_text(_find(text, entry)) if text else ""
+    return as_text(probe(text, entry)) if text else ""
 
 
 def _number(text: str, document: Any) -> int | None:
-    value = as_text(_find(text, document))
+    value = as_text(probe(text, document))
     return int(value) if value.isascii() and value.isdigit() else None

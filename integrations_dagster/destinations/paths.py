@@ -38,6 +38,14 @@ def find(text: str, document: Any) -> Any:
         raise ValueError(f"{text} cannot be applied ({type(error).__name__}).") from None
 
 
+def probe(text: str, document: Any) -> Any:
+    """`find`, and None where the document has another shape than the expression can take."""
+    try:
+        return find(text, document)
+    except ValueError:
+        return None
+
+
 def expression(value: Any) -> str:
     """Check an expression that YAML gives.
 

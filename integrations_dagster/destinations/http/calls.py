@@ -13,7 +13,6 @@ from integrations_dagster.destinations.answers import (
     Told,
     document_of,
     judged,
-    trace_of,
     unreadable,
 )
 from integrations_dagster.destinations.base import Batch, Request, Response
@@ -21,8 +20,9 @@ from integrations_dagster.destinations.error_table import shorten
 from integrations_dagster.destinations.errors import Unavailable
 from integrations_dagster.destinations.http.bodies import CONTENT_TYPES, body_template, xml_document
 from integrations_dagster.destinations.http.errors import Errors, Verdict
-from integrations_dagster.destinations.http.forms import HttpApi, IdentifyKeys, JobKeys, OperationKeys, ReadKeys
+from integrations_dagster.destinations.http.forms import HttpApi, JobKeys, OperationKeys
 from integrations_dagster.destinations.http.paging import Place, names, parameter
+from integrations_dagster.destinations.http.reading_forms import IdentifyKeys, ReadKeys
 from integrations_dagster.destinations.http.templates import (
     PLACEHOLDER,
     Make,
@@ -32,9 +32,8 @@ from integrations_dagster.destinations.http.templates import (
     path_of,
     query_of,
 )
-from integrations_dagster.destinations.paths import as_text, find
+from integrations_dagster.destinations.paths import as_text, find, probe
 
-__all__ = ["Asked", "Call", "Operation", "Reader", "trace_of"]
 HANDLED = frozenset({"rejected", "missing", "ignored"})
 """What the flow of an operation makes outcomes of; the engine recovers from the rest."""
 
@@ -57,6 +56,12 @@ class Call:
         api: The API.
         line: Method and path.
         headers, query: Beside those of the API.
+        ok: Expression that is true in answers to requests that did not fail as a whole.
+        statuses: Statuses whose answers are read; others are looked up among the errors.
+        handled: What errors may mean that the flow makes something of; the engine recovers from the rest.
+        writes: Whether it changes anything.
+        absent: Statuses that are the flow's to read, whatever the answer says.
+        xml: Whether answers are XML though they may not say so.
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class Call:
         ok: str | None,
         statuses: tuple[str, ...] = ("2xx",),
         handled: frozenset[str] = frozenset(),
+        writes: bool = False,
+        absent: frozenset[int] = frozenset(),
         xml: bool = False,
     ) -> None:
         self._label = api.label
@@ -82,6 +89,8 @@ class Call:
         self.ok = ok
         self.statuses = statuses
         self.handled = handled
+        self.writes = writes
+        self._absent = absent
         self._xml = xml
 
     def asked(
@@ -104,7 +113,7 @@ class Call:
             f"{path}?{query}" if query else path,
             body,
             {**headers, **(more or {})},
-            reads=not self.handled,
+            reads=not self.writes,
             call=self,
         )
 
@@ -131,6 +140,8 @@ class Call:
 
     def verdict(self, response: Response) -> Verdict | None:
         """What an answer to a request that failed as a whole means; None of any other."""
+        if response.status in self._absent:
+            return None
         try:
             document = self.document(response)
         except Unavailable:
@@ -183,6 +194,7 @@ class Operation(Call):
             ok=form.ok or api.ok,
             statuses=tuple(form.statuses),
             handled=HANDLED,
+            writes=True,
             xml=encoding == "xml",
         )
         self.form = form
@@ -228,7 +240,7 @@ class Operation(Call):
         accepted = True if self.whole is None else judged(self.whole, document)
         answer = self.form.answer
         id_ = _text(answer.id, document) if count == 1 else ""
-        created = _find(answer.created, document) if answer.created else None
+        created = probe(answer.created, document) if answer.created else None
         made = created if isinstance(created, bool) else None
         return [Told(place, accepted, id_ or None, created=made) for place in range(count)]
 
@@ -239,15 +251,19 @@ class Job:
     def __init__(self, api: HttpApi, form: JobKeys) -> None:
         self.form = form
         errors = Errors(api)
-        self.poll = Call(api, form.poll, {}, {}, errors, ok=api.ok, statuses=("2xx", "404", "410"))
+        self.poll = Call(api, form.poll, {}, {}, errors, ok=api.ok, absent=frozenset({404, 410}))
         self.results = None if form.results is None else Call(api, form.results, {}, form.query, errors, ok=api.ok)
 
 
 class Reader(Call):
-    """A list that is read page by page."""
+    """A list that is read page by page.
 
-    def __init__(self, api: HttpApi, form: ReadKeys) -> None:
-        super().__init__(api, form.request, form.headers, form.query, Errors(api), ok=api.ok)
+    Args:
+        handled: What errors may mean that the flow makes something of.
+    """
+
+    def __init__(self, api: HttpApi, form: ReadKeys, handled: frozenset[str] = frozenset()) -> None:
+        super().__init__(api, form.request, form.headers, form.query, Errors(api), ok=api.ok, handled=handled)
         self.form = form
         self._body = None if form.body is None else json_template(form.body)
         if form.body is not None:
@@ -268,7 +284,7 @@ class Reader(Call):
             Unavailable: There is no list of them.
         """
         document = self.checked(response)
-        records = _find(self.form.records, document)
+        records = probe(self.form.records, document)
         if isinstance(records, dict) and self.is_xml(response):
             records = [records]
         if not isinstance(records, list):
@@ -296,12 +312,5 @@ def identifier(api: HttpApi, form: IdentifyKeys) -> Call:
     return Call(api, form.request, form.headers, {}, Errors(api), ok=api.ok)
 
 
-def _find(path: str, document: Any) -> Any:
-    try:
-        return find(path, document)
-    except ValueError:
-        return None
-
-
 def _text(path: str | None, document: Any) -> str:
-    return as_text(_find(path, document)) if path else ""
+    return as_text(probe(path, document)) if path else ""

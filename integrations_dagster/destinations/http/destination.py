@@ -35,7 +35,8 @@ from integrations_dagster.destinations.http.bodies import xml_text
 from integrations_dagster.destinations.http.calls import Asked, Call, Operation, identifier
 from integrations_dagster.destinations.http.checks import check_sync, keeps_ids, modes_of, object_of
 from integrations_dagster.destinations.http.errors import Verdict
-from integrations_dagster.destinations.http.forms import FieldsKeys, HttpApi, ObjectKeys
+from integrations_dagster.destinations.http.forms import HttpApi, ObjectKeys
+from integrations_dagster.destinations.http.reading_forms import FieldsKeys
 from integrations_dagster.destinations.http.templates import Scope, Unfit
 from integrations_dagster.destinations.paths import as_text, find
 from integrations_dagster.destinations.reading import Page, Reference, TargetField
@@ -172,9 +173,7 @@ class Http(Destination):
             request = operation.made(batch)
         except Unfit as error:
             # Only a request about one row has such places.
-            return [Outcome(Status.REJECTED, None, UNADDRESSABLE, f"No request was made for the row. {error}")] * len(
-                batch.rows
-            )
+            return [_unaddressable(str(error))] * len(batch.rows)
         response = yield request
         if operation.job is not None:
             return (yield from jobs.follow(self._context(operation, batch), batch, response))
@@ -184,20 +183,23 @@ class Http(Destination):
         """Rows whose operation names its record by id; those whose id is not known are looked up first."""
         rows = batch.rows
         unknown = [place for place, row in enumerate(rows) if not row.destination_id]
-        found: dict[int, tuple[str, ...]] = {}
+        found: dict[int, reading.Found] = {}
         if unknown and form.search is not None:
             asked = dataclasses.replace(batch, rows=tuple(rows[place] for place in unknown))
             records = yield from reading.search(self.api, form.search, asked, self._normalize(batch))
             found = dict(zip(unknown, records, strict=True))
-        ids = {place: row.destination_id or (found[place][0] if len(found.get(place, ())) == 1 else "")
+        ids = {place: row.destination_id or (found[place].alone if place in found else "")
                for place, row in enumerate(rows)}  # fmt: skip
         outcomes_: dict[int, Outcome] = {}
         create: list[int] = []
         for place, row in enumerate(rows):
             if ids[place]:
                 continue
-            if len(found.get(place, ())) > 1:
-                outcomes_[place] = _ambiguous(self.label, found[place])
+            told_of = found.get(place)
+            if told_of is not None and told_of.unfit:
+                outcomes_[place] = _unaddressable(told_of.unfit)
+            elif told_of is not None and len(told_of.ids) > 1:
+                outcomes_[place] = _ambiguous(self.label, told_of.ids)
             elif batch.action is Action.UPSERT:
                 create.append(place)
             else:
@@ -305,7 +307,11 @@ class Http(Destination):
         form = object_of(self.api, batch.object)
         assert form.search is not None, "only asked where it can be"
         told = yield from reading.search(self.api, form.search, batch, self._normalize(batch))
-        return [Outcome(Status.CREATED, ids[0] if len(ids) == 1 else None) if ids else None for ids in told]
+        unfit = Outcome(Status.IN_DOUBT, None, UNADDRESSABLE, "No request can be made that looks the row up.")
+        return [
+            unfit if found.unfit else Outcome(Status.CREATED, found.alone or None) if found.ids else None
+            for found in told
+        ]
 
     def references(self) -> tuple[Reference, ...]:
         return reading.references(self.api)
@@ -349,7 +355,7 @@ class Http(Destination):
         verdict = call.verdict(response)
         if verdict is None or verdict.word in call.handled:
             return
-        verdict.raise_it(self.label)
+        verdict.raise_it(self.label, writes=call.writes)
 
     @cached_property
     def _normalizers(self) -> Mapping[str, Callable[[str], str]]:
@@ -375,6 +381,10 @@ def _not_possible(label: str, batch: Batch) -> Outcome:
     if batch.action is not Action.UPDATE:
         reason = f"{label} has no operation for {batch.action.value} in the destination's YAML."
     return Outcome(Status.REJECTED, None, "NO_OPERATION", reason)
+
+
+def _unaddressable(why: str) -> Outcome:
+    return Outcome(Status.REJECTED, None, UNADDRESSABLE, f"No request was made for the row. {why}")
 
 
 def _ambiguous(label: str, ids: Sequence[str]) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from integrations_dagster.destinations.answers import LONGEST_CODE, Meaning, Told
@@ -18,7 +18,8 @@ from integrations_dagster.destinations.errors import (
     Unauthorized,
     Unavailable,
 )
-from integrations_dagster.destinations.http.forms import ErrorKeys, HttpApi, OperationKeys
+from integrations_dagster.destinations.http.answer_forms import ErrorKeys
+from integrations_dagster.destinations.http.forms import HttpApi, OperationKeys
 from integrations_dagster.destinations.paths import as_text, find
 from integrations_dagster.destinations.usage import number
 
@@ -80,7 +81,7 @@ class Verdict:
     """What an answer that is no success means.
 
     Attributes:
-        word: One of `forms.WORDS`.
+        word: One of `answer_forms.WORDS`.
         entry: Words for a person, and how to recover.
         problem: What the answer said.
     """
@@ -89,9 +90,16 @@ class Verdict:
     entry: ErrorEntry
     problem: Problem
 
-    def raise_it(self, label: str) -> None:
-        """Raise what the engine knows how to recover from."""
-        raise_for((self.entry,), label, self.problem)
+    def raise_it(self, label: str, *, writes: bool = True) -> None:
+        """Raise what the engine knows how to recover from.
+
+        Args:
+            writes: Whether the request had rows; one that has none is not split.
+        """
+        entry = self.entry
+        if not writes and entry.recovery in (PoisonedBatch, TooLarge):
+            entry = replace(entry, recovery=Refused, remedy=entry.remedy or _LOOK_UP)
+        raise_for((entry,), label, self.problem)
 
 
 class Errors:

@@ -12,7 +12,7 @@ from integrations_dagster.destinations.errors import Unavailable
 from integrations_dagster.destinations.http import paging
 from integrations_dagster.destinations.http.calls import Job, Operation, page_of
 from integrations_dagster.destinations.http.templates import Scope
-from integrations_dagster.destinations.paths import as_text, find
+from integrations_dagster.destinations.paths import as_text, probe
 from integrations_dagster.vocabulary import Outcome, Status
 
 UNKNOWN_JOB = "UNKNOWN_JOB"
@@ -41,7 +41,7 @@ def follow(context: Context, batch: Batch, response: Response) -> Flow[list[Outc
     """Go on from the answer to a submission, which names the job."""
     if context.operation.verdict(response) is not None:
         return context.refused(context.operation, batch, response)
-    reference = as_text(_find(context.job.form.id, context.operation.checked(response)))
+    reference = as_text(probe(context.job.form.id, context.operation.checked(response)))
     if not reference:
         raise _unreadable(context, response, f"no job at `{context.job.form.id}`")
     yield Remember(reference)
@@ -63,8 +63,8 @@ def resume(context: Context, batch: Batch, reference: str) -> Flow[list[Outcome]
             reason = f"{context.label} does not know the job {reference} (any more): what became of the row is unknown."
             return [Outcome(Status.UNSENT, None, UNKNOWN_JOB, reason, poll.request_id(response))] * len(batch.rows)
         document = poll.checked(response)
-        failed = form.failed is not None and _find(form.failed, document) is True
-        if failed or _find(form.done, document) is True:
+        failed = form.failed is not None and probe(form.failed, document) is True
+        if failed or probe(form.done, document) is True:
             break
         if waited >= form.patience:
             raise Unavailable(
@@ -116,7 +116,7 @@ def _entries(operation: Operation, document: Any) -> list[Any]:
     paths = operation.paths
     entries: list[Any] = []
     for listing in () if paths is None else (paths.results, paths.failures):
-        found = None if listing is None else _find(listing.path, document)
+        found = None if listing is None else probe(listing.path, document)
         entries += found if isinstance(found, list) else []
     return entries
 
@@ -142,13 +142,6 @@ def _failed(context: Context, batch: Batch, scope: Scope, response: Response) ->
     except Unavailable:
         return [unknown] * len(batch.rows)
     return [unknown if outcome.code == NO_ANSWER else outcome for outcome in told]
-
-
-def _find(path: str, document: Any) -> Any:
-    try:
-        return find(path, document)
-    except ValueError:
-        return None
 
 
 def _unreadable(context: Context, response: Response, what: str) -> Unavailable:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from integrations_dagster.destinations.answers import unreadable
 from integrations_dagster.destinations.base import Response
-from integrations_dagster.destinations.http.forms import NextKeys
-from integrations_dagster.destinations.paths import as_text, find
+from integrations_dagster.destinations.http.reading_forms import NextKeys
+from integrations_dagster.destinations.paths import as_text, probe
 from integrations_dagster.destinations.values import canonical_json
 
 MOST_EMPTY = 20
@@ -95,7 +95,7 @@ def _next(
     paging: NextKeys, place: Place, records: list[Any], document: Any, response: Response, label: str
 ) -> str | None:
     if paging.more is not None:
-        more = _find(paging.more, document)
+        more = probe(paging.more, document)
         if not isinstance(more, bool):
             raise unreadable(label, response.status, f"no true or false at `{paging.more}`")
         if not more:
@@ -105,7 +105,7 @@ def _next(
     if paging.way == "link":
         return _linked(response.headers.get("link", ""), paging.link or "next")
     if paging.way in ("cursor", "url"):
-        found = _find(paging.cursor or paging.url or "", document)
+        found = probe(paging.cursor or paging.url or "", document)
         if found is None or found == "":
             return None
         text = as_text(found)
@@ -123,7 +123,7 @@ def _counted(
         return None
     through = at + len(records)
     if paging.total is not None:
-        total = as_text(_find(paging.total, document))
+        total = as_text(probe(paging.total, document))
         if not total.isdigit():
             raise unreadable(label, response.status, f"no number at `{paging.total}`")
         if paging.way == "offset" and through - (paging.offset or 0) >= int(total):
@@ -140,10 +140,3 @@ def _linked(header: str, relation: str) -> str | None:
             if relation.lower() in (quoted or plain).lower().split():
                 return str(target)
     return None
-
-
-def _find(path: str, document: Any) -> Any:
-    try:
-        return find(path, document)
-    except ValueError:
-        return None
