@@ -209,7 +209,11 @@ class Destination(YamlComponent):
             if value is not None:
                 raise problem(f"is nothing that {kind.label} takes. Leave it out.")
             return None
-        return value if isinstance(value, form) else form.model_validate({} if value is None else value)
+        if isinstance(value, form):
+            return value
+        # The form may call the destination by its name.
+        known = {"destination": info.data.get("name", "")}
+        return form.model_validate({} if value is None else value, context=known)
 
     @field_validator("targets")
     @classmethod

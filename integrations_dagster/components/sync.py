@@ -362,7 +362,7 @@ class Sync(YamlComponent):
     def _check_in_doubt(self, kind: Destination, mode: Mode) -> None:
         if self.in_doubt is None:
             return
-        if all(kind.repeat(self.object, action) is Repeat.ALWAYS for action in ACTIONS[mode]):
+        if all(kind.repeat(self.object, action) in (Repeat.ALWAYS, Repeat.LATER) for action in ACTIONS[mode]):
             raise self.error(
                 "in_doubt",
                 f"has no meaning: in mode {mode}, a request to {kind.label} may be repeated, so that no row is ever in "

@@ -253,7 +253,7 @@ class Drive:
         self._failures += 1
         if self._failures >= self.settings.attempts:
             return False
-        if self.lost and self.repeat is Repeat.NEVER:
+        if self.lost and self.repeat in (Repeat.NEVER, Repeat.LATER):
             return False
         self.traffic.retries += 1
         return True

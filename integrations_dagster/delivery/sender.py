@@ -234,7 +234,7 @@ class Sender:
                     sending.shard,
                     rows,
                     idempotency_key=key,
-                    repeatable=repeat is Repeat.ALWAYS,
+                    repeatable=repeat in (Repeat.ALWAYS, Repeat.LATER),
                     timeout=self._timeout,
                     use=sending.gate.use,
                     payloads=payloads,

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 import urllib3
@@ -102,7 +102,7 @@ class HttpSession:
     def _prepare(self, request: Request, grant: Grant) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
         prepared.prepare_method(request.method)
-        url = self._url(request.path, grant)
+        url = self._url(request, grant)
         # A sync asks for one or two paths, again and again.
         if url != self._prepared[0]:
             prepared.prepare_url(url, None)
@@ -130,11 +130,24 @@ class HttpSession:
             self._last = (body, gzip.compress(body, 1, mtime=0))
         return self._last[1]
 
-    def _url(self, path: str, grant: Grant) -> str:
-        url = self._base + path if path else self._account.base_url
+    def _url(self, request: Request, grant: Grant) -> str:
+        path = request.path
+        url = self._linked(path) if request.link else self._base + path if path else self._account.base_url
         if not grant.query:
             return url
         return f"{url}{'&' if '?' in url else '?'}{urlencode(grant.query)}"
+
+    def _linked(self, address: str) -> str:
+        """An address that an answer gave, if it is one of the account's own host."""
+        url = urljoin(f"{self._base}/", address)
+        if _origin(url) != _origin(self._base):
+            raise Refused(
+                f"The answer names an address of another host ({urlsplit(url).hostname}), which would be given the "
+                "credentials.",
+                "OTHER_HOST",
+                remedy="Check base_url of the target: it may be another name of the same host.",
+            )
+        return url
 
     def _read(self, answer: requests.Response, started: float) -> bytes:
         parts: list[bytes] = []
@@ -195,6 +208,16 @@ def _translated(account: Account) -> Iterator[None]:
         reason = f"No request could be made to {host} ({type(error).__name__})."
         remedy = "Check base_url, token and secret of the target."
         raise Refused(reason, "INVALID_REQUEST", remedy=remedy) from None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port.
+
+    Raises:
+        ValueError: The port is none.
+    """
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _has(error: BaseException, kind: type[BaseException]) -> bool:

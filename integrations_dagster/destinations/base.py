@@ -32,6 +32,8 @@ class Request:
         headers: Headers beside authentication; they hold in place of the client's own.
         reads: Whether it changes nothing, so that it may always be repeated; GET and HEAD need not say so.
         command: What another transport than HTTP is to do with the body, in its own terms.
+        link: Whether `path` is an address as an answer gave it (a next page): a whole URL, or a path from the host's
+            root. One of another host is refused, for it would be given the credentials.
     """
 
     method: str
@@ -40,6 +42,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     reads: bool = False
     command: object = None
+    link: bool = False
 
     @property
     def changes_nothing(self) -> bool:
@@ -105,6 +108,9 @@ class Repeat(StrEnum):
 
     ALWAYS = "always"
     """It ends in the same state however often it is taken, whatever else was delivered in between."""
+    LATER = "later"
+    """It ends in the same state if it is taken again once the lost request can take effect no more, and not before: it
+    looks whether the records are there, and creates them where they are not."""
     WITH_KEY = "with_key"
     """The destination takes it once under one idempotency key, as long as the body is the same."""
     NEVER = "never"

@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 
-from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sync.readings import SchemaReport
 from integrations_dagster.sync.spec import SyncSpec
 
@@ -17,9 +16,10 @@ FIT, DRIFT = "fields_fit", "schema_unchanged"
 
 def schema_check_specs(sync: SyncSpec) -> list[dg.AssetCheckSpec]:
     """The checks that a sync has. Whether fields fit is only known where the destination describes them."""
-    label = KINDS[sync.destination.kind].label
+    destination = sync.destination.create()
+    label = destination.label
     specs = []
-    if sync.destination.create().describes:
+    if destination.describes:
         text = f"Each field exists in {label}'s {sync.object}, may be written, and takes values of its column's type."
         specs.append(dg.AssetCheckSpec(FIT, asset=sync.name, description=text))
     text = "The model's columns and the destination's fields that the sync uses are what the last run saw."

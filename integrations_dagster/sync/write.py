@@ -211,11 +211,12 @@ class _Write:
 
     def _goes_on(self, batch: BatchRecord) -> bool:
         """Whether a batch without an answer can be sent again, or asked for, under its own record."""
-        if batch.repeatable or batch.reference:
+        if batch.reference:
             return True
-        actions = {row.action for row in batch.rows}
         destination = self._connected.destination
-        return all(destination.repeat(self._sync.object, action) is Repeat.WITH_KEY for action in actions)
+        repeats = {destination.repeat(self._sync.object, action) for action in {row.action for row in batch.rows}}
+        # One that looks first must not look before the lost request has taken effect, or cannot any more.
+        return (batch.repeatable and Repeat.LATER not in repeats) or repeats == {Repeat.WITH_KEY}
 
     def _await_answer(self, batch: BatchRecord) -> None:
         """The dead attempt's request must not be repeated, and may take effect until its deadline."""

@@ -1,0 +1,1 @@
+"""Kind `http`: any REST API, described in YAML."""
