@@ -29,7 +29,7 @@ from integrations_dagster.components.lookups import LookupKeys, LookupProblem
 from integrations_dagster.components.model import Columns, Model
 from integrations_dagster.components.scaffold import SyncScaffolder
 from integrations_dagster.components.sync_keys import Alerts, BatchKeys, FailWhen, Rejected, SyncLogKeys
-from integrations_dagster.destinations.base import Destination, Repeat
+from integrations_dagster.destinations.base import Destination
 from integrations_dagster.keys import TEMPLATE, AlsoTakes, Duration, NotBuilt, mistake, near, problem
 from integrations_dagster.sync.spec import AlertSpec, DestinationSpec, FieldSpec, LookupSpec, ModelSpec, SyncSpec
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
@@ -362,7 +362,7 @@ class Sync(YamlComponent):
     def _check_in_doubt(self, kind: Destination, mode: Mode) -> None:
         if self.in_doubt is None:
             return
-        if all(kind.repeat(self.object, action) in (Repeat.ALWAYS, Repeat.LATER) for action in ACTIONS[mode]):
+        if all(kind.repeat(self.object, action).safe for action in ACTIONS[mode]):
             raise self.error(
                 "in_doubt",
                 f"has no meaning: in mode {mode}, a request to {kind.label} may be repeated, so that no row is ever in "

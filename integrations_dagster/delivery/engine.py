@@ -112,6 +112,9 @@ class Drive:
             Stopped: `stop` was set before the flow was through.
             LeaseLost, CircuitOpen, QuotaSpent and others: From `permits`.
         """
+        if self.lost and self.repeat is Repeat.WHEN_QUIET:
+            # What an attempt that died has sent may still create what the look-up would not find.
+            self.sleep(max(self.quiet_until - time.time(), 0.0))
         walk = _Walk(self, start)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self._may_retry), wait=self._wait, sleep=self.sleep, reraise=True
@@ -253,7 +256,7 @@ class Drive:
         self._failures += 1
         if self._failures >= self.settings.attempts:
             return False
-        if self.lost and self.repeat in (Repeat.NEVER, Repeat.LATER):
+        if self.lost and self.repeat is Repeat.NEVER:
             return False
         self.traffic.retries += 1
         return True
@@ -268,7 +271,10 @@ class Drive:
             multiplier=self.settings.base, max=self.settings.cap, jitter=self.settings.base
         )
         state.attempt_number = max(1, self._failures)
-        return backoff(state)
+        pause: float = backoff(state)
+        if self.repeat is Repeat.WHEN_QUIET:
+            pause = max(pause, self.quiet_until - time.time())
+        return pause
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless there is nothing to wait for any more.
@@ -292,6 +298,15 @@ class Drive:
                 self._begun_until = self._sent + self.session.timeout + self.destination.settles
         elif isinstance(step, Remember):
             self.resumable = True
+
+    def looks_again(self, error: Unavailable, step: Request | Remember | Pause | None) -> bool:
+        """Whether a flow whose request has no answer starts again, with its look-up, instead of repeating that."""
+        if self.repeat is not Repeat.WHEN_QUIET or isinstance(error, NotSent):
+            return False
+        if not isinstance(step, Request) or step.changes_nothing:
+            return False
+        self._restarts += 1
+        return True
 
     def restarted(self, error: Unavailable, step: Request | Remember | Pause | None) -> None:
         """The flow could not read an answer, and starts again."""
@@ -318,7 +333,12 @@ class _Walk(Generic[T]):
                 self._flow = self._start()
                 self._step = next(self._flow)
             while True:
-                response, taken = self._take(), self._step
+                try:
+                    response, taken = self._take(), self._step
+                except Unavailable as error:
+                    if self._drive.looks_again(error, self._step):
+                        self._flow = None
+                    raise
                 try:
                     with _readable(self._drive.destination.label):
                         self._step = self._flow.send(response)

@@ -234,7 +234,7 @@ class Sender:
                     sending.shard,
                     rows,
                     idempotency_key=key,
-                    repeatable=repeat in (Repeat.ALWAYS, Repeat.LATER),
+                    repeatable=repeat.safe,
                     timeout=self._timeout,
                     use=sending.gate.use,
                     payloads=payloads,
@@ -251,7 +251,7 @@ class Sender:
         if not good:
             outcomes = self._scrubbed(rows, outcomes)
         refused_again = not good and any(outcome.status is Status.REJECTED for outcome in outcomes)
-        if drive.lost and drive.repeat is Repeat.ALWAYS and refused_again:
+        if drive.lost and drive.repeat.safe and refused_again:
             # An earlier attempt, whose answer was lost, may have been accepted: the rejected rows are unknown too.
             sending.ledger.give_up_batch(record, Traffic(), quiet_until=drive.quiet_until)
             record = sending.ledger.open_batch(

@@ -108,13 +108,18 @@ class Repeat(StrEnum):
 
     ALWAYS = "always"
     """It ends in the same state however often it is taken, whatever else was delivered in between."""
-    LATER = "later"
-    """It ends in the same state if it is taken again once the lost request can take effect no more, and not before: it
-    looks whether the records are there, and creates them where they are not."""
     WITH_KEY = "with_key"
     """The destination takes it once under one idempotency key, as long as the body is the same."""
+    WHEN_QUIET = "when_quiet"
+    """It looks up what is there before it creates anything: sent again from its look-up on, but only once nothing that
+    was sent before can take effect any more."""
     NEVER = "never"
     """It would be done twice."""
+
+    @property
+    def safe(self) -> bool:
+        """Whether the rows of a batch without an answer are simply sent again, by this run or a later one."""
+        return self in (Repeat.ALWAYS, Repeat.WHEN_QUIET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class _Write:
         # More threads than requests in flight: while some wait for answers, others record and read. Whoever is ready to
         # send has its batch in the ledger, and if the process dies its rows are in doubt where no request of it may be
         # repeated: then fewer are ready.
-        repeats = all(destination.repeat(sync.object, action) is Repeat.ALWAYS for action in Action)
+        repeats = all(destination.repeat(sync.object, action).safe for action in Action)
         threads = 3 * in_flight if repeats else in_flight + in_flight // 2
         self._pool: Pool[_Item] = Pool(threads, self._sender)
         home = Home.of(ctx.storage, sync.name, shard.account)
@@ -211,12 +211,11 @@ class _Write:
 
     def _goes_on(self, batch: BatchRecord) -> bool:
         """Whether a batch without an answer can be sent again, or asked for, under its own record."""
-        if batch.reference:
+        if batch.repeatable or batch.reference:
             return True
+        actions = {row.action for row in batch.rows}
         destination = self._connected.destination
-        repeats = {destination.repeat(self._sync.object, action) for action in {row.action for row in batch.rows}}
-        # One that looks first must not look before the lost request has taken effect, or cannot any more.
-        return (batch.repeatable and Repeat.LATER not in repeats) or repeats == {Repeat.WITH_KEY}
+        return all(destination.repeat(self._sync.object, action) is Repeat.WITH_KEY for action in actions)
 
     def _await_answer(self, batch: BatchRecord) -> None:
         """The dead attempt's request must not be repeated, and may take effect until its deadline."""

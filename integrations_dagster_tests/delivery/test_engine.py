@@ -170,6 +170,50 @@ def test_a_request_that_must_not_be_repeated_is_not(servers: list[Script], drive
     assert driving.lost
 
 
+def looks_up_and_creates() -> Flow[str]:
+    yield Request("POST", "/search", b"{}", reads=True)
+    created = yield Request("POST", "/create", b"{}")
+    return f"created {created.status}"
+
+
+def test_a_create_after_a_look_up_begins_again_with_that_and_only_when_the_first_can_do_no_more(
+    servers: list[Script], drive: Driver
+) -> None:
+    servers.append(Script((200, {}, b"{}"), (503, {}, b"")))
+    driver = drive(servers[0].url, repeat=Repeat.WHEN_QUIET, timeout=0.5)
+    began = time.monotonic()
+    assert driver.run(looks_up_and_creates) == "created 200"
+    assert [path for path, _ in servers[0].asked] == ["/search", "/create", "/search", "/create"]
+    assert time.monotonic() - began >= 0.5, "the first create may have taken effect until its timeout"
+    assert driver.lost
+
+
+def test_a_look_up_without_an_answer_is_repeated_alone_and_at_once(servers: list[Script], drive: Driver) -> None:
+    servers.append(Script((503, {}, b"")))
+    driver = drive(servers[0].url, repeat=Repeat.WHEN_QUIET, timeout=30.0)
+    assert driver.run(looks_up_and_creates) == "created 200"
+    assert [path for path, _ in servers[0].asked] == ["/search", "/search", "/create"]
+    assert not driver.unknown or driver.quiet_until == 0.0
+
+
+def test_a_create_that_is_never_answered_is_given_up_after_the_attempts(servers: list[Script], drive: Driver) -> None:
+    servers.append(Script(*[(200, {}, b"{}"), (503, {}, b"")] * 9))
+    driver = drive(servers[0].url, repeat=Repeat.WHEN_QUIET, timeout=0.1)
+    with pytest.raises(Unavailable):
+        driver.run(looks_up_and_creates)
+    assert [path for path, _ in servers[0].asked] == ["/search", "/create"] * FAST.attempts
+
+
+def test_the_batch_of_a_dead_attempt_is_looked_up_when_its_requests_can_do_no_more(
+    servers: list[Script], drive: Driver
+) -> None:
+    servers.append(Script())
+    driver = drive(servers[0].url, repeat=Repeat.WHEN_QUIET)
+    driver.lost, driver.quiet_until = True, time.time() + 0.4
+    driver.run(looks_up_and_creates)
+    assert time.time() >= driver.quiet_until
+
+
 def test_refused_credentials_are_tried_once_more_and_then_final(servers: list[Script], drive: Driver) -> None:
     def classify_401() -> Flow[None]:
         yield Request("POST", "/first", b"{}")

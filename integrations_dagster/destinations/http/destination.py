@@ -118,7 +118,7 @@ class Http(Destination):
             create = form.create
             if action is not Action.UPSERT or create is None:
                 return Repeat.ALWAYS
-            return Repeat.ALWAYS if create.repeat == "always" or create.request.startswith("PUT") else Repeat.LATER
+            return Repeat.ALWAYS if create.repeat == "always" or create.request.startswith("PUT") else Repeat.WHEN_QUIET
         if direct.form.repeat is not None:
             return Repeat(direct.form.repeat)
         if action is not Action.CREATE or direct.method == "PUT":
