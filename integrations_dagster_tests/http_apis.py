@@ -5,6 +5,7 @@ Both keep records in memory, tell what they were asked, and fail on demand.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
@@ -32,6 +33,8 @@ class Api:
         asked: (method, path and query) of every request.
         faults: Asked in order before a request is served; one that gives an answer is used up.
         after: The same, after the request has taken effect: its answer is given in place of the true one.
+        delay: Seconds that the next POST waits before it takes effect; then 0.
+        delayed: POSTs that have waited so, or do.
     """
 
     def __init__(self) -> None:
@@ -40,6 +43,8 @@ class Api:
         self.bodies: list[bytes] = []
         self.faults: list[Fault] = []
         self.after: list[Fault] = []
+        self.delay = 0.0
+        self.delayed = 0
         self.lock = threading.Lock()
 
     def allowed(self, request: Request) -> bool:
@@ -47,6 +52,10 @@ class Api:
 
     async def guarded(self, request: Request, serve: Callable[[Request, Any], Response]) -> Response:
         body = await request.body()
+        if request.method == "POST" and self.delay:
+            delay, self.delay = self.delay, 0.0
+            self.delayed += 1
+            await asyncio.sleep(delay)
         with self.lock:
             query = f"?{request.url.query}" if request.url.query else ""
             self.asked.append((request.method, request.url.path + query))

@@ -12,11 +12,13 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from integrations_dagster.components import Destination
+from integrations_dagster.sync.record import record
 from integrations_dagster.sync.references import read_reference
 from integrations_dagster.sync.spec import DestinationSpec, FieldSpec, LookupSpec, SyncSpec
 from integrations_dagster.vocabulary import Misconfigured, Mode, Status
 from integrations_dagster_tests.http_apis import Api, Contacts, Imports, Stockroom, on, served
 from integrations_dagster_tests.sync.harness import Bench
+from integrations_dagster_tests.sync.test_takeover import Writer, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "destinations" / "http.md"
 MOST_LINES = 30
@@ -344,6 +346,23 @@ def test_a_creation_whose_answer_is_lost_is_looked_for_once_it_can_take_effect_n
     assert not report.failures
     assert [method for method, _ in contacts.asked] == ["GET", "POST", "GET", "PATCH"]
     assert held(contacts) == {"p0@example.com": "Ann"}
+
+
+def test_a_second_attempt_at_a_shard_waits_before_it_searches(bench: Bench, contacts: Contacts) -> None:
+    """A write step was killed while its creation was on the way; the step that follows must not look too early."""
+    contacts.delay = 0.5
+    sync = searched(bench, contacts, Mode.UPSERT)
+    bench.load("people", named("Ann"), NAMED)
+    ctx = bench.context()
+    made = bench.plan(sync, ctx)
+    first = Writer(sync, ctx, made)
+    wait_until(lambda: contacts.delayed == 1)
+    second = Writer(sync, ctx, made)
+    first.join()
+    second.join()
+    assert (first.error, second.error) == (None, None)
+    assert held(contacts) == {"p0@example.com": "Ann"}
+    assert not record(sync, ctx, made, [second.summary] if second.summary else []).failures
 
 
 def test_a_creation_in_doubt_is_found_by_the_search(bench: Bench, contacts: Contacts) -> None:
