@@ -5,6 +5,7 @@ Both keep records in memory, tell what they were asked, and fail on demand.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import itertools
 import json
@@ -18,7 +19,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 Fault = Callable[[Request], Response | None]
@@ -32,6 +33,8 @@ class Api:
         asked: (method, path and query) of every request.
         faults: Asked in order before a request is served; one that gives an answer is used up.
         after: The same, after the request has taken effect: its answer is given in place of the true one.
+        delay: Seconds that the next POST waits before it takes effect; then 0.
+        delayed: POSTs that have waited so, or do.
     """
 
     def __init__(self) -> None:
@@ -40,6 +43,8 @@ class Api:
         self.bodies: list[bytes] = []
         self.faults: list[Fault] = []
         self.after: list[Fault] = []
+        self.delay = 0.0
+        self.delayed = 0
         self.lock = threading.Lock()
 
     def allowed(self, request: Request) -> bool:
@@ -47,6 +52,10 @@ class Api:
 
     async def guarded(self, request: Request, serve: Callable[[Request, Any], Response]) -> Response:
         body = await request.body()
+        if request.method == "POST" and self.delay:
+            delay, self.delay = self.delay, 0.0
+            self.delayed += 1
+            await asyncio.sleep(delay)
         with self.lock:
             query = f"?{request.url.query}" if request.url.query else ""
             self.asked.append((request.method, request.url.path + query))
@@ -192,6 +201,61 @@ class Imports(Api):
             ("POST", "/imports", self.submit),
             ("GET", "/imports/{job:path}/rows", self.results),
             ("GET", "/imports/{job:path}", self.poll),
+        )
+
+
+class Contacts(Api):
+    """Contacts without an upsert: they are searched by email, made and changed one by one. Without credentials.
+
+    Attributes:
+        slow: Seconds that a creation takes before it has its effect; the answer to it is lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contacts: dict[str, dict[str, Any]] = {}
+        self.slow = 0.0
+        self._ids = itertools.count(1)
+
+    def allowed(self, request: Request) -> bool:
+        return True
+
+    def find(self, request: Request, _body: Any) -> Response:
+        wanted = request.query_params["email"]
+        found = [{"id": id_, **kept} for id_, kept in self.contacts.items() if kept["email"] == wanted]
+        return JSONResponse({"data": found})
+
+    def create(self, _request: Request, body: Any) -> Response:
+        id_ = str(next(self._ids))
+        if not self.slow:
+            self.contacts[id_] = body
+            return JSONResponse({"id": id_}, 201)
+
+        def later() -> None:
+            with self.lock:
+                self.contacts[id_] = body
+
+        threading.Timer(self.slow, later).start()
+        self.slow = 0.0
+        return PlainTextResponse("gateway timeout", 504)
+
+    def change(self, request: Request, body: Any) -> Response:
+        id_ = request.path_params["id"]
+        if id_ not in self.contacts:
+            return JSONResponse({}, 404)
+        self.contacts[id_] |= body
+        return JSONResponse({"id": id_})
+
+    def remove(self, request: Request, _body: Any) -> Response:
+        return Response(status_code=204 if self.contacts.pop(request.path_params["id"], None) else 404)
+
+    def app(self) -> Starlette:
+        return _app(
+            self,
+            ("GET", "/contacts", self.find),
+            ("POST", "/contacts", self.create),
+            ("PATCH", "/contacts/{id}", self.change),
+            ("DELETE", "/contacts/{id}", self.remove),
         )
 
 

@@ -344,17 +344,13 @@ def _by_status(listing: Listing, value: Any) -> bool | None:
 def _told(listing: Listing, entry: Any, place: int, names: Names) -> Told:
     row = place if listing.by is By.ORDER else names.place(listing.by, probe(listing.at, entry), listing.first)
     accepted = judged(listing, entry)
+    id_ = _text(listing.id, entry) or None
+    if accepted:
+        created = probe(listing.created, entry) if listing.created else None
+        return Told(row, accepted, id_, created=created if isinstance(created, bool) else None)
     # The next best code is the status.
     code = _text(listing.code, entry) or (_text(listing.status, entry) if accepted is False else "")
-    created = probe(listing.created, entry) if listing.created else None
-    return Told(
-        row,
-        accepted,
-        _text(listing.id, entry) or None,
-        shorten(code, LONGEST_CODE),
-        shorten(_text(listing.message, entry)),
-        created if isinstance(created, bool) else None,
-    )
+    return Told(row, accepted, id_, shorten(code, LONGEST_CODE), shorten(_text(listing.message, entry)))
 
 
 class Names:

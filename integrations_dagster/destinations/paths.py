@@ -26,6 +26,22 @@ def _compiled(text: str) -> ParsedResult:
     return jmespath.compile(text)
 
 
+@cache
+def _members(text: str) -> tuple[str, ...] | None:
+    """The names of an expression that is made of names alone ("error.code"), or None."""
+    names: list[str] = []
+    nodes = [_compiled(text).parsed]
+    while nodes:
+        node = nodes.pop()
+        if node["type"] == "subexpression":
+            nodes += reversed(node["children"])
+        elif node["type"] == "field":
+            names.append(node["value"])
+        else:
+            return None
+    return tuple(names)
+
+
 def find(text: str, document: Any) -> Any:
     """What an expression finds in a document; None where there is nothing.
 
@@ -33,7 +49,15 @@ def find(text: str, document: Any) -> Any:
         ValueError: The document has another shape than a function of the expression can take.
     """
     try:
-        return _compiled(text).search(document)
+        names = _members(text)
+        if names is None:
+            return _compiled(text).search(document)
+        # Most expressions are names, asked of every row; the library's own walk takes ten times as long.
+        for name in names:
+            if type(document) is not dict:
+                return None
+            document = document.get(name)
+        return document
     except (JMESPathError, TypeError, RecursionError) as error:
         raise ValueError(f"{text} cannot be applied ({type(error).__name__}).") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jmespath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from integrations_dagster.destinations.answers import (
 )
 from integrations_dagster.destinations.base import GONE, NO_RECORD, Batch, Response
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.paths import Expression, as_text
+from integrations_dagster.destinations.paths import Expression, as_text, find
 from integrations_dagster.vocabulary import ABSENT, SUCCEEDED, Action, Change, Outcome, Status
 from integrations_dagster_tests.destinations.flows import batch, row
 
@@ -280,3 +281,8 @@ def test_a_mistake_in_an_expression_is_said_when_it_is_read(text: Any, said: str
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(Expression).validate_python(text)
     assert said in str(caught.value)
+
+
+@given(st.sampled_from(["id", "error.code", "error.text.name", '"a b".id', "error"]), JSON)
+def test_names_are_found_as_the_library_finds_them(text: str, document: Any) -> None:
+    assert find(text, document) == jmespath.search(text, document)

@@ -12,10 +12,13 @@ import pytest
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from integrations_dagster.components import Destination
+from integrations_dagster.sync.record import record
+from integrations_dagster.sync.references import read_reference
 from integrations_dagster.sync.spec import DestinationSpec, FieldSpec, LookupSpec, SyncSpec
-from integrations_dagster.vocabulary import Mode, Status
-from integrations_dagster_tests.http_apis import Api, Imports, Stockroom, on, served
+from integrations_dagster.vocabulary import Misconfigured, Mode, Status
+from integrations_dagster_tests.http_apis import Api, Contacts, Imports, Stockroom, on, served
 from integrations_dagster_tests.sync.harness import Bench
+from integrations_dagster_tests.sync.test_takeover import Writer, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "destinations" / "http.md"
 MOST_LINES = 30
@@ -264,3 +267,127 @@ def test_a_job_that_fails_leaves_its_rows_unknown(bench: Bench, imports: Imports
     imports.broken = False
     assert not bench.run(sync).failures
     assert len(imports.customers) == 3
+
+
+CONTACTS = """
+name: contacts_api
+kind: http
+timeout: 1
+targets: {sandbox: {base_url: URL}}
+api:
+  errors: {404: missing}
+  objects:
+    contacts:
+      match: {email: trim_lower}
+      search: {request: GET /contacts, query: {email: "{match}"}, records: data, id: id, by: {match: email}}
+      create: {request: POST /contacts, body: "{record}", answer: {id: id}}
+      update: {request: "PATCH /contacts/{id}", body: "{record}", answer: all_rows}
+      delete: {request: "DELETE /contacts/{id}", answer: all_rows}
+"""
+
+
+@pytest.fixture
+def contacts() -> Iterator[Contacts]:
+    api = Contacts()
+    with served(api.app()) as url:
+        api.url = url
+        yield api
+
+
+def searched(bench: Bench, api: Api, mode: Mode = Mode.MIRROR) -> SyncSpec:
+    component: Destination = Destination.resolve_from_yaml(CONTACTS.replace("URL", api.url))
+    return bench.contacts(
+        bench.model("people", "SELECT * FROM people"),
+        mode,
+        destination=component.spec("sandbox"),
+        fields=(FieldSpec("firstname", "firstname"),),
+        removal_limit=1.0,
+    )
+
+
+NAMED = {"id": "INTEGER", "email": "VARCHAR", "firstname": "VARCHAR"}
+
+
+def named(*names: str) -> list[dict[str, Any]]:
+    return [{"id": i, "email": f"P{i}@example.com", "firstname": name} for i, name in enumerate(names)]
+
+
+def held(api: Contacts) -> dict[str, str]:
+    assert len({kept["email"] for kept in api.contacts.values()}) == len(api.contacts), "a record is there twice"
+    return {kept["email"]: kept["firstname"] for kept in api.contacts.values()}
+
+
+def test_an_api_without_upsert_is_searched_first(bench: Bench, contacts: Contacts) -> None:
+    contacts.contacts["x"] = {"email": "p1@example.com", "firstname": "Old"}
+    sync = searched(bench, contacts)
+    bench.load("people", named("Ann", "Bob", "Cy"), NAMED)
+    report = bench.run(sync)
+    assert not report.failures
+    assert (report.outcomes[Status.CREATED], report.outcomes[Status.UPDATED]) == (2, 1)
+    assert held(contacts) == {"p0@example.com": "Ann", "p1@example.com": "Bob", "p2@example.com": "Cy"}
+    asked = len(contacts.asked)
+    bench.load("people", named("Anna", "Bob"), NAMED)
+    assert not bench.run(sync).failures
+    assert held(contacts) == {"p0@example.com": "Anna", "p1@example.com": "Bob"}
+    assert sorted(method for method, _ in contacts.asked[asked:]) == ["DELETE", "PATCH"], "ids are known by now"
+
+
+def test_a_creation_whose_answer_is_lost_is_looked_for_once_it_can_take_effect_no_more(
+    bench: Bench, contacts: Contacts
+) -> None:
+    """It takes effect after its answer was lost: whoever looked at once would find nothing, and create it twice."""
+    contacts.slow = 0.5
+    sync = searched(bench, contacts, Mode.UPSERT)
+    bench.load("people", named("Ann"), NAMED)
+    report = bench.run(sync)
+    assert report.outcomes[Status.UNSENT] == 1
+    assert [method for method, _ in contacts.asked] == ["GET", "POST"]
+    report = bench.run(sync)
+    assert not report.failures
+    assert [method for method, _ in contacts.asked] == ["GET", "POST", "GET", "PATCH"]
+    assert held(contacts) == {"p0@example.com": "Ann"}
+
+
+def test_a_second_attempt_at_a_shard_waits_before_it_searches(bench: Bench, contacts: Contacts) -> None:
+    """A write step was killed while its creation was on the way; the step that follows must not look too early."""
+    contacts.delay = 0.5
+    sync = searched(bench, contacts, Mode.UPSERT)
+    bench.load("people", named("Ann"), NAMED)
+    ctx = bench.context()
+    made = bench.plan(sync, ctx)
+    first = Writer(sync, ctx, made)
+    wait_until(lambda: contacts.delayed == 1)
+    second = Writer(sync, ctx, made)
+    first.join()
+    second.join()
+    assert (first.error, second.error) == (None, None)
+    assert held(contacts) == {"p0@example.com": "Ann"}
+    assert not record(sync, ctx, made, [second.summary] if second.summary else []).failures
+
+
+def test_a_creation_in_doubt_is_found_by_the_search(bench: Bench, contacts: Contacts) -> None:
+    contacts.slow = 0.2
+    sync = searched(bench, contacts, Mode.INSERT)
+    bench.load("people", named("Ann"), NAMED)
+    report = bench.run(sync)
+    assert report.outcomes[Status.IN_DOUBT] == 1
+    report = bench.run(sync)
+    assert not report.failures
+    assert bench.doubtful(sync) == []
+    assert held(contacts) == {"p0@example.com": "Ann"}
+
+
+def test_an_address_of_another_host_is_refused(bench: Bench, stockroom: Stockroom, contacts: Contacts) -> None:
+    """A next page must not carry the credentials elsewhere."""
+    spec = destination("stockroom", stockroom.url)
+    paging = spec.option.references["shelves"].next.model_copy(update={"cursor": None, "param": None, "url": "next"})
+    reference = spec.option.references["shelves"].model_copy(update={"next": paging})
+    option = spec.option.model_copy(update={"references": {"shelves": reference}})
+    spec = dataclasses.replace(spec, option=option)
+    bench.env["STOCKROOM_KEY"] = Stockroom.KEY
+    stockroom.faults += on("GET", "/v2/shelves", JSONResponse({"data": [], "next": f"{contacts.url}/contacts"}))
+    with pytest.raises(Misconfigured, match="another host"):
+        read_reference(spec, bench.context(), "shelves", ["id"], max_age=None, who="A test")
+    assert not contacts.asked
+    stockroom.faults += on("GET", "/v2/shelves", JSONResponse({"data": [], "next": "/v2/shelves?after=6"}))
+    assert read_reference(spec, bench.context(), "shelves", ["id"], max_age=None, who="A test").version.rows == 1

@@ -146,12 +146,13 @@ class Call:
             document = self.document(response)
         except Unavailable:
             document = None
-        if self.reads(response.status) and self._holds(document) is not False:
+        reads = self.reads(response.status)
+        if reads and self._holds(document) is not False:
             return None
-        return self._verdict(response, document)
+        return self._verdict(response, document, failed=reads)
 
-    def _verdict(self, response: Response, document: Any) -> Verdict:
-        return self.errors.verdict(response, document, shorten(self.request_id(response)))
+    def _verdict(self, response: Response, document: Any, *, failed: bool) -> Verdict:
+        return self.errors.verdict(response, document, shorten(self.request_id(response)), failed=failed)
 
     def _holds(self, document: Any) -> bool | None:
         """Whether an answer says that its request did not fail as a whole; None: that is not known."""
@@ -230,10 +231,11 @@ class Operation(Call):
             return False if said is False else found
         return found
 
-    def _verdict(self, response: Response, document: Any) -> Verdict:
+    def _verdict(self, response: Response, document: Any, *, failed: bool) -> Verdict:
         answer = self.form.answer
         code, message = (answer.code, answer.message) if self.whole is not None else (None, None)
-        return self.errors.verdict(response, document, shorten(self.request_id(response)), code, message)
+        id_ = shorten(self.request_id(response))
+        return self.errors.verdict(response, document, id_, code, message, failed=failed)
 
     def told(self, document: Any, count: int) -> list[Told]:
         """What an answer about the request as a whole says of each of its rows."""

@@ -26,12 +26,6 @@ def object_of(api: HttpApi, object_: str) -> ObjectKeys:
     return form
 
 
-def keeps_ids(form: ObjectKeys) -> bool:
-    """Whether ids of records are of use: a record whose match value changes is renamed by its id, or else is another
-    one."""
-    return not form.match or (form.update is not None and form.update.by_id)
-
-
 def modes_of(form: ObjectKeys) -> frozenset[Mode]:
     """The modes that the operations of an object allow."""
     return frozenset(mode for mode in Mode if not lacks(form, mode))
@@ -47,7 +41,7 @@ def lacks(form: ObjectKeys, mode: Mode) -> str:
         return _to_delete(form, ids=False)
     missing = _to_upsert(form)
     if mode is Mode.MIRROR and not missing:
-        missing = _to_delete(form, ids=keeps_ids(form) and _answers_ids(form))
+        missing = _to_delete(form, ids=_answers_ids(form))
     return missing
 
 

@@ -9,6 +9,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, ClassVar
 
+import yaml
+
 from integrations_dagster.destinations.answers import (
     Meaning,
     Reading,
@@ -33,7 +35,7 @@ from integrations_dagster.destinations.errors import DestinationError, PoisonedB
 from integrations_dagster.destinations.http import jobs, reading
 from integrations_dagster.destinations.http.bodies import xml_text
 from integrations_dagster.destinations.http.calls import Asked, Call, Operation, identifier
-from integrations_dagster.destinations.http.checks import check_sync, keeps_ids, modes_of, object_of
+from integrations_dagster.destinations.http.checks import check_sync, modes_of, object_of
 from integrations_dagster.destinations.http.errors import Verdict
 from integrations_dagster.destinations.http.forms import HttpApi, ObjectKeys
 from integrations_dagster.destinations.http.reading_forms import FieldsKeys
@@ -85,6 +87,18 @@ class Http(Destination):
             self._encode = xml_text(json_value)
             self.as_text = frozenset()  # type: ignore[misc]
         self._operations: dict[int, Operation] = {}
+
+    @classmethod
+    def from_yaml(cls, text: str, label: str = "") -> Http:
+        """A destination from the YAML of `api`, for tests and notebooks.
+
+        Args:
+            label: What the destination is called there.
+
+        Raises:
+            pydantic.ValidationError: What is wrong, at its key.
+        """
+        return cls(option=HttpApi.model_validate(yaml.safe_load(text), context={"destination": label}))
 
     def modes_of(self, object_: str) -> frozenset[Mode]:
         """The modes that an object's operations allow."""
@@ -153,7 +167,9 @@ class Http(Destination):
             told = yield from self._by_id(form, operation, batch)
         else:
             return [_not_possible(self.label, batch)] * len(batch.rows)
-        return told if keeps_ids(form) else [_without_id(outcome) for outcome in told]
+        if batch.action is Action.UPDATE and operation is not None and not operation.form.by_id:
+            return [_as_another(outcome) for outcome in told]
+        return told
 
     def _direct(self, form: ObjectKeys, action: Action) -> Operation | None:
         found = form.operation(action)
@@ -367,19 +383,17 @@ class Http(Destination):
         return self._normalizers[hows.pop() if len(hows) == 1 else "exact"]
 
 
-def _without_id(outcome: Outcome) -> Outcome:
-    if outcome.destination_id is None:
+def _as_another(outcome: Outcome) -> Outcome:
+    """Of a row that was written under a new match value. Without an id from the answer its record would be taken for
+    the one that it had before."""
+    if outcome.status not in SUCCEEDED or outcome.destination_id:
         return outcome
-    return Outcome(outcome.status, None, outcome.code, outcome.reason, outcome.request_id)
+    reason = "The answer does not name the record that the row has now: what became of it is unknown."
+    return Outcome(Status.UNSENT, None, "NO_RECORD_ID", reason, outcome.request_id)
 
 
 def _not_possible(label: str, batch: Batch) -> Outcome:
-    reason = (
-        f"The match value of the row has changed, and {label} has no `update` by {{id}} in the destination's YAML: add "
-        "one, and the row is tried again."
-    )
-    if batch.action is not Action.UPDATE:
-        reason = f"{label} has no operation for {batch.action.value} in the destination's YAML."
+    reason = f"{label} has no operation for {batch.action.value} in the destination's YAML."
     return Outcome(Status.REJECTED, None, "NO_OPERATION", reason)
 
 

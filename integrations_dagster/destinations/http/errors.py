@@ -64,8 +64,7 @@ DEFAULTS: tuple[tuple[str, str, str, str], ...] = (
         "Set `base_url` to the address that the redirect names.",
     ),
     ("1xx", "unavailable", "The answer cannot be understood.", ""),
-    # A request whose answer says, with a status of success, that it failed.
-    ("2xx", CONTENT, "The request failed.", ""),
+    ("2xx", "unavailable", "The answer has a status that its request does not expect.", ""),
 )
 """(status, word, what happened, what to do), the first that fits decides; YAML's own come before."""
 _CODES = ("error.code", "errors[0].code", "code", "error.type", "errors[0].type", "error", "status")
@@ -110,17 +109,25 @@ class Errors:
         self._own = {**api.errors, **(operation.errors if operation is not None else {})}
 
     def verdict(
-        self, response: Response, document: Any, request_id: str, code: str | None = None, message: str | None = None
+        self,
+        response: Response,
+        document: Any,
+        request_id: str,
+        code: str | None = None,
+        message: str | None = None,
+        *,
+        failed: bool = False,
     ) -> Verdict:
         """What an answer means that is no success.
 
         Args:
             code, message: Where it says why, if that is not where answers of the API usually do.
+            failed: Whether its status is one of success, and it says that the request failed.
         """
         problem = self._problem(response, document, request_id, code, message)
         keys = self._said(problem.codes, str(problem.status), problem.message)
         if keys is not None:
-            what = keys.says or _default(str(problem.status))[2]
+            what = keys.says or ("The request failed." if failed else _default(str(problem.status))[2])
             recovery = _CLASSES.get(keys.as_, PoisonedBatch)
             fix = keys.fix or (_LOOK_UP if keys.as_ == "misconfigured" else "")
             return Verdict(
@@ -128,7 +135,8 @@ class Errors:
                 ErrorEntry(str(problem.status), recovery, what, fix, wait=keys.wait),
                 problem,
             )
-        _, word, what, fix = _default(str(problem.status))
+        # A status of success, and the answer says that the request failed.
+        _, word, what, fix = ("", CONTENT, "The request failed.", "") if failed else _default(str(problem.status))
         return Verdict(word, ErrorEntry(str(problem.status), _CLASSES.get(word, PoisonedBatch), what, fix), problem)
 
     def meaning(self, told: Told) -> tuple[Meaning, str]:

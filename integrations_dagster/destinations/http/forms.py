@@ -187,7 +187,8 @@ class ObjectKeys(Keys):
         if action is Action.DELETE:
             return self.delete
         if action is Action.UPDATE:
-            return self.update if self.update is not None and self.update.by_id else None
+            # Written under its new match value, it is another record, and the one it leaves is told apart by its id.
+            return self.update if self.update is not None and self.update.by_id else self.upsert
         if self.modify is not None:
             return self.modify
         return self.update

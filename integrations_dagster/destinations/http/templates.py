@@ -122,12 +122,26 @@ def placeholders(node: Any) -> Iterator[tuple[str, str]]:
             yield from placeholders(value)
 
 
+def _spreads(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == SPREAD:
+                yield value
+            yield from _spreads(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _spreads(value)
+
+
 def check(node: Any, known: Sequence[str]) -> None:
     """Refuse placeholders that have no meaning where they stand.
 
     Raises:
         PydanticCustomError: Naming the placeholder and what is possible.
     """
+    for spread in _spreads(node):
+        if spread != "{record}":
+            raise problem(f'has `{SPREAD}`, which takes "{{record}}" and puts the members of the record in its place')
     for name, path in placeholders(node):
         if name not in known:
             shown = ", ".join(f"{{{one}}}" for one in known)
