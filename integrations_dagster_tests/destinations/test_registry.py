@@ -37,7 +37,7 @@ def test_an_unknown_kind_names_the_near_miss_and_the_known(kind: str, hint: str)
 
 def test_a_far_miss_gets_no_hint() -> None:
     with pytest.raises(Misconfigured) as caught:
-        create("salesforce")
+        create("snowflake")
     assert "Did you mean" not in caught.value.remedy
 
 
