@@ -76,7 +76,7 @@ LOCK_PAUSES = (1.0, 3.0)
 for a lock before it gives up (unverified), so that most are free by then."""
 DAY = 86_400.0
 ORGANIZATION = "SELECT Id FROM Organization"
-_USAGE = re.compile(r"\bapi-usage=(\d{1,12})/(\d{1,12})")
+_USAGE = re.compile(r"(?<![\w-])api-usage=(\d{1,12})/(\d{1,12})")
 _QUOTES = "should not be enclosed in quotes"
 """What Salesforce says of a text that is compared with a field of numbers (recorded by users of the API)."""
 
