@@ -45,7 +45,7 @@ def crm(**changes: Any) -> DestinationSpec:
 
 def contacts(bench: Bench, mode: Mode = Mode.UPSERT, **changes: Any) -> SyncSpec:
     spec = bench.contacts(bench.model("people", "SELECT * FROM people"), mode)
-    whole = {"destination": crm(), "object": "Contact", "match": {FIELD: "ref"}, "fields": FIELDS}
+    whole: dict[str, Any] = {"destination": crm(), "object": "Contact", "match": {FIELD: "ref"}, "fields": FIELDS}
     whole["removal_limit"] = 1_000.0 if mode is Mode.DELETE else 1.0
     return dataclasses.replace(spec, **(whole | changes))
 
@@ -85,7 +85,7 @@ def test_upsert_change_and_nothing_to_do(bench: Bench) -> None:
 
 
 def test_rows_that_fail_are_told_and_the_others_are_delivered(bench: Bench) -> None:
-    bad = {3: {"email": "nobody"}, 4: {"name": None}, 5: {"name": "x" * 81}}
+    bad: dict[int, dict[str, Any]] = {3: {"email": "nobody"}, 4: {"name": None}, 5: {"name": "x" * 81}}
     load(bench, [person(i, **bad.get(i, {})) for i in range(20)])
     report = bench.run(contacts(bench))
     assert outcomes(report) == {"created": 17, "rejected": 3}
@@ -148,7 +148,7 @@ def test_mode_update_creates_nothing(bench: Bench) -> None:
 def test_mode_update_and_delete_by_record_id(bench: Bench) -> None:
     ids = [bench.client.create_salesforce("Contact", LastName="old", Customer_Id__c=f"C-{i}") for i in range(3)]
     load(bench, [person(i, ref=id_) for i, id_ in enumerate(ids)])
-    by_id = {"match": {"Id": "ref"}, "fields": (FieldSpec("LastName", "name"),)}
+    by_id: dict[str, Any] = {"match": {"Id": "ref"}, "fields": (FieldSpec("LastName", "name"),)}
     since = bench.client.last_seq()
     assert outcomes(bench.run(contacts(bench, Mode.UPDATE, **by_id))) == {"updated": 3}
     assert held(bench) == {f"C-{i}": f"Náme {i}" for i in range(3)}
