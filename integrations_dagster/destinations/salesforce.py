@@ -275,11 +275,13 @@ class Salesforce(Destination):
         found: list[tuple[str, str]] = []
         for query in queries(object_, field, literals):
             following: str | None = f"{self._root}/query?q={quoted(query)}"
+            before = 0
             while following is not None:
                 response = yield Request("GET", following)
                 if not 200 <= response.status < 300:
                     return None
-                records, following = page_of(response)
+                records, following = page_of(response, before)
+                before += len(records)
                 for entry in records:
                     value, id_ = value_text(entry.get(field)), entry.get(ID)
                     if value is None or not isinstance(id_, str) or not id_:

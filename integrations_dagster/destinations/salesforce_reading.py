@@ -70,28 +70,37 @@ def read_page(root: str, reference: str, columns: Sequence[str], cursor: str | N
     if wrong:
         remedy = "Use the field's API name, or a path through references as Account.Name."
         raise Refused(f"{', '.join(wrong)} cannot be the name of a field.", "INVALID_FIELD", remedy=remedy)
+    first = cursor is None
     if cursor is None:
         fields = ", ".join(dict.fromkeys(("Id", *columns)))
         object_, where = ("User", " WHERE IsActive = true") if reference == USERS else (reference, "")
         query = f"SELECT {fields} FROM {object_}{where}"  # noqa: S608 names are checked
         cursor = f"{root}/query?q={quoted(query)}"
     response = yield Request("GET", cursor)
-    records, following = page_of(response)
+    records, following = page_of(response, 0 if first else None)
     names = dict.fromkeys(("Id", *columns))
     return Page(tuple({name: value_text(_at(entry, name)) for name in names} for entry in records), following)
 
 
-def page_of(response: Response) -> tuple[list[dict[str, Any]], str | None]:
+def page_of(response: Response, before: int | None = 0) -> tuple[list[dict[str, Any]], str | None]:
     """The records of a query's answer, and where the next ones are.
 
+    Args:
+        response: The answer.
+        before: Records of the pages before this one, or None where that is not known.
+
     Raises:
-        Unavailable: The answer cannot be read.
+        Unavailable: The answer cannot be read, or the last page leaves fewer or more records than `totalSize` says: one
+            that is left out must not pass for one that does not exist.
     """
     document = document_of(response)
     records = document.get("records")
     if not isinstance(records, list) or not all(isinstance(entry, dict) for entry in records):
         raise unreadable(response, "no list of `records`")
     if document.get("done") is True:
+        total = document.get("totalSize")
+        if before is not None and isinstance(total, int) and total != before + len(records):
+            raise unreadable(response, f"{before + len(records)} records of {total}")
         return records, None
     following = document.get("nextRecordsUrl")
     if not isinstance(following, str) or not following.startswith("/services/data/"):

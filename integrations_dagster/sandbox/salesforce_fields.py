@@ -21,7 +21,17 @@ TYPES = frozenset(
         *("boolean", "date", "datetime", *NUMBERS),
     }
 )
-PREFIXES = {"Account": "001", "Contact": "003", "User": "005", "Lead": "00Q"}
+PREFIXES = {
+    "Account": "001",
+    "Campaign": "701",
+    "Contact": "003",
+    "Lead": "00Q",
+    "Opportunity": "006",
+    "Pricebook2": "01s",
+    "Product2": "01t",
+    "RecordType": "012",
+    "User": "005",
+}
 """The first three characters of ids ("Standard Field Record ID Prefix Decoder", Salesforce Help)."""
 
 
@@ -214,6 +224,11 @@ _STANDARD: Mapping[str, tuple[SalesforceField, ...]] = {
         *_shop(),
     ),
     "Lead": (*_person(), SalesforceField("Company", required=True), _OWNER, *_shop()),
+    "Campaign": (SalesforceField("Name", length=80, required=True),),
+    "Opportunity": (SalesforceField("Name", length=120, required=True), _OWNER),
+    "Pricebook2": (SalesforceField("Name", required=True),),
+    "Product2": (SalesforceField("Name", required=True), SalesforceField("ProductCode", label="Product Code")),
+    "RecordType": (SalesforceField("Name", length=80), SalesforceField("DeveloperName", length=80)),
     "User": (
         SalesforceField("Username", required=True, unique=True, id_lookup=True),
         SalesforceField("Email", "email", length=128),

@@ -60,11 +60,13 @@ def refusal(status: int, code: str, message: str, *fields: str) -> Response:
     return answer([entry | ({"fields": list(fields)} if fields else {})], status)
 
 
-def found(*values: tuple[str, int], field: str = FIELD, following: str = "") -> Response:
-    """The records of a query: value of the match field, and the record's number."""
+def found(*values: tuple[str, int], field: str = FIELD, following: str = "", total: int | None = None) -> Response:
+    """The records of a query: value of the match field, and the record's number; `total`: of all pages."""
     more = {"nextRecordsUrl": following} if following else {}
     records = [{"attributes": {"type": "Contact"}, "Id": record_id(n), field: value} for value, n in values]
-    return answer({"totalSize": len(records), "done": not following, "records": records} | more)
+    return answer(
+        {"totalSize": len(records) if total is None else total, "done": not following, "records": records} | more
+    )
 
 
 def drive(flow: Flow[T], answers: Sequence[Response]) -> tuple[T, list[Request], list[float]]:

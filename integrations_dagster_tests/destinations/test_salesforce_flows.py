@@ -262,14 +262,17 @@ def test_a_query_is_cut_to_the_length_of_an_address_and_read_page_by_page() -> N
     step = next(flow)
     seen: list[str] = []
     pages = 0
+    sent = 0
     while "/query" in step.path:  # type: ignore[union-attr]
         path = step.path  # type: ignore[union-attr]
         assert len(path) < 9_000
         if "?" in path:
             seen += [text[1:4] for text in soql(path).partition(" IN (")[2].split(",")]
+            sent = len(soql(path).partition(" IN (")[2].split(","))
             step = flow.send(found(following=f"{ROOT}/query/01g-{pages}"))
         else:
-            step = flow.send(found(*((r.match, r.ordinal) for r in rows if f"{r.ordinal:03}" in seen[-99:])))
+            late = [(r.match, r.ordinal) for r in rows if f"{r.ordinal:03}" in seen[-sent:]]
+            step = flow.send(found(*late, total=sent))
             pages += 1
     assert seen == [f"{i:03}" for i in range(40)]
     assert pages > 3
@@ -282,6 +285,14 @@ def test_a_match_by_record_id_needs_no_look_up() -> None:
     outcomes, (request,), _ = drive(SALESFORCE.deliver(batch(rows, "Id")), [reply])
     assert [record["id"] for record in records_of(request)] == [record_id(1), record_id(2)]
     assert [o.code for o in outcomes] == ["", NO_RECORD]
+
+
+@pytest.mark.parametrize("total", [1, 3])
+@pytest.mark.parametrize("action", [Action.MODIFY, Action.DELETE])
+def test_a_record_that_an_answer_leaves_out_does_not_pass_for_one_that_is_not_there(action: Action, total: int) -> None:
+    rows = [customer(i, action) for i in range(3)]
+    with pytest.raises(Unavailable, match=f"2 records of {total}"):
+        drive(SALESFORCE.deliver(batch(rows)), [found(("C-0", 0), ("C-2", 2), total=total)])
 
 
 # Delete
