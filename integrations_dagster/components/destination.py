@@ -19,7 +19,7 @@ from integrations_dagster.sync.spec import DestinationSpec, Env, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured
 
 SANDBOX = "sandbox"
-KINDS_PLANNED = ("intercom", "klaviyo", "marketo", "mixpanel", "postgres", "s3", "salesforce", "sftp")
+KINDS_PLANNED = ("intercom", "klaviyo", "marketo", "mixpanel", "postgres", "s3", "sftp")
 IN_FLIGHT_LIMIT = 256
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 

@@ -71,7 +71,7 @@ class ModelScaffolder(ExampleScaffolder):
 class DestinationScaffolder(ExampleScaffolder):
     example = """
         name: {name}              # a sync's `destination:` names it
-        kind: hubspot             # or webhook
+        kind: hubspot             # or salesforce, webhook
         targets:                  # accounts; INTEGRATIONS_TARGET picks one
           sandbox: {sandbox: true}  # the default: the local sandbox
           # prod:

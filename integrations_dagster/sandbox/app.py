@@ -27,6 +27,8 @@ from integrations_dagster.sandbox.hubspot import HubSpot, portal_id
 from integrations_dagster.sandbox.identity import Identity, Login, OAuth
 from integrations_dagster.sandbox.inserts import Inserts
 from integrations_dagster.sandbox.jobs import Jobs
+from integrations_dagster.sandbox.salesforce import Salesforce, SalesforceOAuth
+from integrations_dagster.sandbox.salesforce_state import SalesforceState
 from integrations_dagster.sandbox.settings import Settings
 from integrations_dagster.sandbox.slack import Slack
 from integrations_dagster.sandbox.store import Store
@@ -68,6 +70,7 @@ class Sandbox:
         self._settings = Settings()
         self._identity = Identity(store.connection, lambda: self.endpoint, self._settings)
         jobs = Jobs(store, self._settings)
+        salesforce = SalesforceState(store.connection)
         hubspot = HubSpot(store, portal_id(endpoint.id), lambda: self.endpoint.url)
         # The first whose prefix begins the path answers; HubSpot's is "/", so it comes last.
         self._apis: tuple[Api, ...] = (
@@ -77,10 +80,12 @@ class Sandbox:
             Login(self._identity),
             Inserts(store, self._settings),
             jobs,
+            SalesforceOAuth(self._identity, lambda: self.endpoint),
+            Salesforce(store, salesforce, lambda: self.endpoint),
             hubspot,
         )
         self._control = Control(
-            store, self.faults, self._settings, hubspot, self._identity, jobs, lambda: self.endpoint
+            store, self.faults, self._settings, hubspot, salesforce, self._identity, jobs, lambda: self.endpoint
         )
         self._authorization = f"Bearer {endpoint.token}"
         self.app = Starlette(
@@ -251,7 +256,7 @@ def _read(body: bytes, headers: Mapping[str, str]) -> tuple[Any, int, list[str]]
 
 
 def _count(document: Mapping[str, Any]) -> int:
-    rows = document.get("inputs", document.get("rows"))
+    rows = next((document[name] for name in ("inputs", "rows", "records") if name in document), None)
     return len(rows) if isinstance(rows, list) else 1 if "properties" in document else 0
 
 

@@ -216,6 +216,34 @@ class SandboxClient:
         """Deactivate an owner; returns whether there is one."""
         return bool(self._call("DELETE", f"owners/{id_}")["archived"])
 
+    def salesforce_records(self, object_: str, *, deleted: bool = False) -> list[dict[str, Any]]:
+        """The records of an object of Salesforce ("Contact"), in the order in which they were made.
+
+        Args:
+            object_: API name.
+            deleted: Whether deleted records are included.
+
+        Returns:
+            number, id, fields (name to value), deleted (bool), writes (times written).
+        """
+        records = self._pages(f"salesforce/{object_}", "number", 0)
+        return [record for record in records if deleted or not record["deleted"]]
+
+    def create_salesforce(self, object_: str, **fields: Any) -> str:
+        """Make a record of an object of Salesforce as it is, unchecked; returns its id."""
+        return str(self._post(f"salesforce/{object_}", fields)["id"])
+
+    def define_salesforce(self, object_: str, name: str, type: str = "string", **changes: Any) -> dict[str, Any]:
+        """Add a field to an object of Salesforce, or change one; an object that is new comes into being.
+
+        Args:
+            **changes: See `integrations_dagster.sandbox.salesforce_fields.SalesforceField`.
+
+        Raises:
+            ValueError: What is wrong with it.
+        """
+        return self._post(f"salesforce/{object_}/fields", {"name": name, "type": type, **changes})
+
     def tokens(self) -> dict[str, Any]:
         """What happened to tokens since the last reset.
 

@@ -18,6 +18,7 @@ from integrations_dagster.sandbox.identity import Identity
 from integrations_dagster.sandbox.inserts import record_id
 from integrations_dagster.sandbox.jobs import Jobs, shown
 from integrations_dagster.sandbox.row_store import Job
+from integrations_dagster.sandbox.salesforce_state import SalesforceState
 from integrations_dagster.sandbox.settings import Settings
 from integrations_dagster.sandbox.store import OBJECTS, Store
 
@@ -31,6 +32,7 @@ class Control:
         faults: The faults in force.
         settings: The settings in force.
         hubspot: Defines properties.
+        salesforce: The records and fields of the sandbox's Salesforce.
         identity: Issues tokens.
         jobs: Brings jobs up to date.
         endpoint: Returns who the sandbox is.
@@ -40,6 +42,7 @@ class Control:
     faults: Faults
     settings: Settings
     hubspot: HubSpot
+    salesforce: SalesforceState
     identity: Identity
     jobs: Jobs
     endpoint: Callable[[], Endpoint]
@@ -119,6 +122,7 @@ class Control:
                 self.faults.release()
                 self.settings.reset()
                 self.store.reset()
+                self.salesforce.reset()
                 self.jobs.forget()
                 self.identity.reset()
                 return json_answer(200, {})
@@ -128,6 +132,13 @@ class Control:
                 return json_answer(200, self.store.change_property(object_, name, document).as_json())
             case ("DELETE", "properties", object_, name) if object_ in OBJECTS:
                 return json_answer(200, {"removed": self.store.remove_property(object_, name)})
+            case ("GET", "salesforce", object_):
+                return json_answer(200, {"records": self.salesforce.page(object_, int(query.get("after", "0")), limit)})
+            case ("POST", "salesforce", object_):
+                with self.store.transaction():
+                    return json_answer(201, {"id": self.salesforce.create(object_, document).id})
+            case ("POST", "salesforce", object_, "fields"):
+                return json_answer(201, self.salesforce.define(object_, document).as_json())
             case ("POST", "owners"):
                 return json_answer(201, self.store.owners.define(**document))
             case ("DELETE", "owners", id_):

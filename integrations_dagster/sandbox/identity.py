@@ -180,12 +180,12 @@ class Identity:
 
     # Tokens
 
-    def token(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Answer POST /oauth/token."""
+    def token(self, headers: Mapping[str, str], body: bytes, also: Mapping[str, str] | None = None) -> Answer:
+        """Answer POST /oauth/token; `also`: further members of a good answer."""
         form = dict(parse_qsl(body.decode("utf-8", "replace")))
         grant = form.get("grant_type", "")
         try:
-            answer = json_answer(200, self._granted(grant, form, headers))
+            answer = json_answer(200, {**self._granted(grant, form, headers), **(also or {})})
             self._asked[grant] += 1
         except _OAuthError as error:
             self._refused[error.code] += 1
@@ -287,7 +287,7 @@ class Identity:
             raise _OAuthError("invalid_grant", "No key is registered for the issuer.")
         url = self._endpoint().url
         try:
-            jti = verified(assertion, row[0], {url, f"{url}/oauth/token"})
+            jti = verified(assertion, row[0], {url, f"{url}/oauth/token", f"{url}/services/oauth2/token"})
         except ValueError as error:
             raise _OAuthError("invalid_grant", str(error)) from None
         if not self._db.execute("INSERT OR IGNORE INTO assertion VALUES (?)", (jti,)).rowcount:

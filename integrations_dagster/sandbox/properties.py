@@ -71,7 +71,7 @@ class Property:
         if self.type in ("string", "phone_number"):
             if len(value) > MAX_TEXT:
                 return "INVALID_LENGTH", f"{self.name} has {len(value)} characters, and can have {MAX_TEXT} at most."
-            if self.email and not _is_email(value.strip()):
+            if self.email and not is_email(value.strip()):
                 return "INVALID_EMAIL", f"Email address {value} is invalid"
             return None
         if self.type == "number":
@@ -171,7 +171,8 @@ SENSITIVITIES = ("non_sensitive", "sensitive", "highly_sensitive")
 _YES_NO = (("true", "True"), ("false", "False"))
 
 
-def _is_email(value: str) -> bool:
+def is_email(value: str) -> bool:
+    """Whether a text has the form of an email address."""
     local = value.partition("@")[0]
     return bool(_EMAIL.fullmatch(value)) and ".." not in value and not local.startswith(".") and not local.endswith(".")
 

@@ -140,6 +140,14 @@ class Quotas:
         now = time.monotonic()
         return min(windows or self.windows, key=lambda window: window.left(now) / window.limit)
 
+    def day(self) -> tuple[int, int] | None:
+        """Requests used and allowed of the window of a day; None where none is configured."""
+        now = time.monotonic()
+        for window in self.windows:
+            if window.window >= DAY:
+                return window.limit - max(0, window.left(now)), window.limit
+        return None
+
     def headers(self) -> dict[str, str]:
         """`RateLimit-*` headers (IETF draft): the window with the least left, and all windows as the policy."""
         now = time.monotonic()

@@ -27,7 +27,7 @@ from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.readings import Drift, Misfit, SchemaReport
 from integrations_dagster.sync.results import ModelVersion
 from integrations_dagster.sync.spec import DestinationSpec, FieldSpec, SyncSpec
-from integrations_dagster.vocabulary import IntegrationsError, Misconfigured
+from integrations_dagster.vocabulary import IntegrationsError, Misconfigured, Mode
 
 FILE = "schema.json"
 """Beside a sync's state: what its last run saw."""
@@ -154,6 +154,9 @@ def _keep(path: Path, data: Mapping[str, Any]) -> None:
 
 # Whether fields fit
 
+_FINDS = (Mode.UPDATE, Mode.DELETE)
+"""Modes that find records by their match value and never write it: a record's own id will do."""
+
 
 def misfits(sync: SyncSpec, fields: Mapping[str, TargetField], columns: Mapping[str, str]) -> list[Misfit]:
     """What of a sync does not fit an object.
@@ -171,7 +174,7 @@ def misfits(sync: SyncSpec, fields: Mapping[str, TargetField], columns: Mapping[
         if described is None:
             near = _near(name, fields)
             found.append(Misfit(name, f"does not exist{f'; did you mean {near}' if near else ''}.", fatal=True))
-        elif not described.writable:
+        elif not described.writable and (name in targets or sync.mode not in _FINDS):
             found.append(Misfit(name, "is read-only.", fatal=True))
         elif name in sync.match and not described.unique:
             found.append(Misfit(name, "is no field with unique values, so no record can be matched by it.", fatal=True))

@@ -203,7 +203,7 @@ def test_fields(field: str, words: str) -> None:
     [
         ("Warehouse", "snowflake", 'kind "snowflake" is no kind of warehouse. Known: duckdb, postgres.'),
         ("Warehouse", "duckbd", 'kind "duckbd" is no kind of warehouse. Did you mean "duckdb"?'),
-        ("Destination", "salesforce", f'kind "salesforce" is not built yet. Built: {", ".join(sorted(KINDS))}.'),
+        ("Destination", "klaviyo", f'kind "klaviyo" is not built yet. Built: {", ".join(sorted(KINDS))}.'),
         ("Destination", "hubspto", f'Did you mean "hubspot"? Known: {", ".join(sorted(KINDS))}.'),
         ("Destination", "[a]", "is no kind of destination"),
     ],

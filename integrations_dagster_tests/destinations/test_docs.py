@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from integrations_dagster.destinations import hubspot, hubspot_errors, sandbox_base, webhook
+from integrations_dagster.destinations import (
+    hubspot,
+    hubspot_errors,
+    salesforce,
+    salesforce_errors,
+    sandbox_base,
+    webhook,
+)
 from integrations_dagster.destinations.error_table import ErrorEntry, markdown
 from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.destinations.salesforce_checks import SalesforceKeys
 
 DOCS = Path(__file__).parents[2] / "docs" / "destinations"
 
@@ -18,6 +26,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "destinations"
     ("page", "table"),
     [
         ("hubspot.md", hubspot_errors.TABLE),
+        ("salesforce.md", salesforce_errors.TABLE),
         ("webhook.md", webhook.TABLE),
         ("sandbox_insert.md", sandbox_base.TABLE),
         ("sandbox_jobs.md", sandbox_base.TABLE),
@@ -36,6 +45,9 @@ def test_the_error_table_of_the_page_is_the_one_that_decides(page: str, table: S
 
 def test_the_pages_name_the_limits_in_force() -> None:
     assert f"{hubspot.MAX_ROWS} rows and {hubspot.MAX_BYTES:,} bytes" in (DOCS / "hubspot.md").read_text()
+    page = (DOCS / "salesforce.md").read_text()
+    assert f"{salesforce.MAX_ROWS} rows and {salesforce.MAX_BYTES:,} bytes" in page
+    assert f"`{SalesforceKeys().version}`" in page
     assert f"{webhook.MAX_ROWS} rows and {webhook.MAX_BYTES:,} bytes" in (DOCS / "webhook.md").read_text()
     for page in ("sandbox_insert.md", "sandbox_jobs.md"):
         assert f"{sandbox_base.MAX_BYTES:,} bytes" in (DOCS / page).read_text()

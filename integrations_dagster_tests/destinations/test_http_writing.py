@@ -345,7 +345,7 @@ PERSON = {"id": 17, "email": "R0@example.com "}
 def test_a_search_then_a_creation_or_an_update() -> None:
     acme = api(SEARCHED)
     assert acme.modes_of("people") == frozenset(Mode)
-    assert acme.repeat("people", Action.UPSERT) is Repeat.LATER
+    assert acme.repeat("people", Action.UPSERT) is Repeat.WHEN_QUIET
     sent = batch([row(0)], object_="people")
     outcomes, steps = drive(acme, acme.deliver(sent), says({"data": []}), says({"id": 5}, 201))
     assert lines(steps) == ["GET /people?email=r0%40example.com", "POST /people"]

@@ -8,6 +8,7 @@ import pytest
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.registry import KINDS, create
+from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
 from integrations_dagster.destinations.webhook import Webhook
@@ -18,6 +19,7 @@ def test_kinds_are_named_as_their_classes_say() -> None:
     assert dict(KINDS) == {
         "hubspot": HubSpot,
         "http": Http,
+        "salesforce": Salesforce,
         "webhook": Webhook,
         "sandbox_insert": SandboxInsert,
         "sandbox_insert_keyed": SandboxInsertKeyed,
@@ -32,12 +34,13 @@ def test_an_unknown_kind_names_the_near_miss_and_the_known(kind: str, hint: str)
     with pytest.raises(Misconfigured) as caught:
         create(kind)
     assert f"Did you mean {hint}?" in caught.value.remedy
-    assert "http, hubspot, sandbox_insert, sandbox_insert_keyed, sandbox_jobs, webhook" in caught.value.remedy
+    known = "http, hubspot, salesforce, sandbox_insert, sandbox_insert_keyed, sandbox_jobs, webhook"
+    assert known in caught.value.remedy
 
 
 def test_a_far_miss_gets_no_hint() -> None:
     with pytest.raises(Misconfigured) as caught:
-        create("salesforce")
+        create("snowflake")
     assert "Did you mean" not in caught.value.remedy
 
 
