@@ -13,11 +13,12 @@ from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.sql import Sql
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
 KINDS: Mapping[str, type[Destination]] = MappingProxyType(
-    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs)}
+    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql)}
 )
 """Kind to class."""
 
