@@ -44,7 +44,7 @@ def _base_url(value: Any) -> Any:
     parts = urlsplit(value) if isinstance(value, str) else None
     # Which schemes a kind takes is checked with the kind.
     if parts is None or not parts.scheme or (parts.scheme in {"http", "https"} and not parts.hostname):
-        raise problem("takes a URL that begins with http:// or https://, or {env: NAME}")
+        raise problem("takes a URL that begins with http:// or https:// (or what its kind takes), or {env: NAME}")
     if parts.username or parts.password or parts.query:
         raise problem("holds a user, password or query, which may be a secret: give the URL as {env: NAME}")
     return value

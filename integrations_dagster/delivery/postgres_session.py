@@ -116,9 +116,9 @@ class PostgresSession:
             case Write():
                 return self._transaction(command.table, lambda: self._write(command))
             case Find():
-                return self._transaction(command.table, lambda: self._find(command))
+                return self._transaction(command.table, lambda: self._find(command), writes=False)
             case Describe():
-                return self._transaction(command.table, lambda: self._describe(command.table))
+                return self._transaction(command.table, lambda: self._describe(command.table), writes=False)
             case Identify():
                 info = self._connection.info
                 return _answer({"identity": f"{info.port}/{info.dbname}"})
@@ -126,7 +126,7 @@ class PostgresSession:
 
     # Transactions
 
-    def _transaction(self, table: Table, work: Callable[[], Mapping[str, Any]]) -> Response:
+    def _transaction(self, table: Table, work: Callable[[], Mapping[str, Any]], *, writes: bool = True) -> Response:
         """Do it and commit, or undo all of it.
 
         Raises:
@@ -151,7 +151,7 @@ class PostgresSession:
                 f"{self._host} did not finish the transaction within {self.timeout:g} s; it was undone.", "TIMEOUT"
             ) from None
         try:
-            self._run("COMMIT")
+            self._run("COMMIT" if writes else "ROLLBACK")
         except psycopg2.Error as error:
             # A server that answers COMMIT with an error has undone it: deferred constraints are checked now.
             self._batches.clear()
@@ -348,7 +348,7 @@ class _Silence(Exception):
     """The time is up."""
 
 
-_REFUSED = re.compile(r"authentication failed|no pg_hba\.conf entry|does not exist|no password supplied|invalid dsn")
+_REFUSED = re.compile(r"authentication failed|no pg_hba\.conf entry|does not exist|no password supplied|invalid ")
 
 
 def _no_entry(host: str, message: str) -> Refused:

@@ -204,7 +204,10 @@ class Statements:
 
 def shape_of(relkind: str, columns: Sequence[Sequence[Any]], unique: Sequence[Sequence[Any]]) -> Shape:
     """What the catalog says of a table, by the rows of `COLUMNS` and `UNIQUE`."""
-    found = {row[0]: Column(*row[:6], options=tuple(row[6])) for row in columns}
+    found = {
+        name: Column(name, kind, nullable, default, writable, json, tuple(options))
+        for name, kind, nullable, default, writable, json, options in columns
+    }
     keys = tuple(tuple(names) for _, names in unique)
     primary = next((tuple(names) for is_primary, names in unique if is_primary), ())
     return Shape(relkind == "r", relkind in ("r", "p"), found, keys, primary)

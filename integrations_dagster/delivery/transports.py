@@ -55,7 +55,15 @@ def _sql(_destination: Destination, account: Account) -> Session:
     return PostgresSession(account)
 
 
-TRANSPORTS: Mapping[str, Callable[[Destination, Account], Session]] = MappingProxyType({"http": _http, "sql": _sql})
+def _file(_destination: Destination, account: Account) -> Session:
+    from integrations_dagster.delivery.file_session import FileSession
+
+    return FileSession(account)
+
+
+TRANSPORTS: Mapping[str, Callable[[Destination, Account], Session]] = MappingProxyType(
+    {"http": _http, "sql": _sql, "file": _file}
+)
 """How a session is opened, by `Destination.transport`."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.http.destination import Http
+from integrations_dagster.destinations.file import File
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
@@ -18,7 +19,7 @@ from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
 KINDS: Mapping[str, type[Destination]] = MappingProxyType(
-    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql)}
+    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql, File)}
 )
 """Kind to class."""
 

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.servers
 
 TABLE = """
 CREATE TABLE customers (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL UNIQUE, name varchar(100), amount numeric(12, 2),
-  active boolean, born date, note text, written timestamptz NOT NULL DEFAULT now())
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL UNIQUE, name varchar(100),
+  amount numeric(12, 2), active boolean, born date, note text, written timestamptz NOT NULL DEFAULT now())
 """
 
 
