@@ -64,8 +64,8 @@ class DuckDBSession:
             NotSent: Nothing was done: another process holds the file, for one.
             NoAnswer: It could not be written to the end.
         """
-        deadline = time.monotonic() + self.timeout
         with flight or nullcontext():
+            deadline = time.monotonic() + self.timeout
             if isinstance(request.command, Identify):
                 return _answer({"identity": str(self._path.resolve())})
             if not self._made and not self._path.is_file():
@@ -74,7 +74,7 @@ class DuckDBSession:
                 raise NotSent("Other batches held the DuckDB file for too long.", "FILE_IS_HELD")
             try:
                 with self._open(deadline) as connection:
-                    return self._transaction(connection, request.command)
+                    return self._transaction(connection, request.command, deadline)
             finally:
                 self._turn.release()
 
@@ -103,7 +103,7 @@ class DuckDBSession:
         finally:
             connection.close()
 
-    def _transaction(self, connection: duckdb.DuckDBPyConnection, command: object) -> Response:
+    def _transaction(self, connection: duckdb.DuckDBPyConnection, command: object, deadline: float) -> Response:
         work = _Work(connection, make=self._made)
         try:
             connection.execute("BEGIN")
@@ -112,6 +112,8 @@ class DuckDBSession:
             return undone.response
         except duckdb.Error as error:
             return _failed(error)
+        if time.monotonic() >= deadline:
+            raise NotSent(f"The batch was not done within {self.timeout:g} s; it was undone.", "TIMEOUT")
         try:
             connection.execute("COMMIT")
         except duckdb.IOException as error:

@@ -101,6 +101,8 @@ class PostgresSession:
             NotSent: Nothing was done.
             NoAnswer: The connection broke at the very end: all of it was done, or nothing.
         """
+        self._deadline = time.monotonic() + self.timeout
+        self._connect()
         with flight or nullcontext():
             self._deadline = time.monotonic() + self.timeout
             try:
@@ -111,7 +113,6 @@ class PostgresSession:
                 raise
 
     def _do(self, command: object) -> Response:
-        self._connect()
         match command:
             case Write():
                 return self._transaction(command.table, lambda: self._write(command))

@@ -46,7 +46,7 @@ def load(bench: Bench, *rows: tuple[Any, ...]) -> None:
     bench.load("exports", [dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS)
 
 
-ROWS = (
+ROWS: tuple[tuple[Any, ...], ...] = (
     (1, TEXT, "12.30", "2026-03-29 01:30:00.123456+00", ["a", None]),
     (2, "", None, None, None),
     (3, None, "-0.01", "1999-12-31 23:59:59+00", []),
@@ -63,12 +63,12 @@ def test_change_files_tell_what_was_added_changed_and_removed(bench: Bench) -> N
     assert told(bench.run(sync)) == {Status.UPDATED: 1, Status.DELETED: 1}
     assert bench.run(sync).traffic.requests == 0
     read = f"read_json_auto('{folder}/**/*.jsonl', union_by_name = true)"
-    latest = duckdb.sql(
+    latest = duckdb.execute(
         f"SELECT name, amount FROM (SELECT * FROM {read} "
         "QUALIFY row_number() OVER (PARTITION BY _key ORDER BY _at DESC) = 1) WHERE _change <> 'removed' ORDER BY _key"
     ).fetchall()
     assert [(name, str(amount)) for name, amount in latest] == [(TEXT, "12.30"), ("now", "1.00")]
-    changes = duckdb.sql(f"SELECT _key, _change FROM {read} ORDER BY _at, _key").fetchall()
+    changes = duckdb.execute(f"SELECT _key, _change FROM {read} ORDER BY _at, _key").fetchall()
     assert [(str(key), change) for key, change in changes] == [
         *((str(n), "added") for n in (1, 2, 3)),
         *(("2", "changed"), ("3", "removed")),
@@ -88,7 +88,7 @@ def test_csv_tells_no_value_from_an_empty_one(bench: Bench, packed: str | None, 
     assert path.name.endswith(ending)
     if packed is None:
         assert path.read_text("utf-8").splitlines()[0] == '"amount","at","id","name","tags"'
-    found = duckdb.sql(
+    found = duckdb.execute(
         f"SELECT id, name, amount, \"at\", tags FROM read_csv('{path}', header = true, all_varchar = true, "
         "allow_quoted_nulls = false) ORDER BY id"
     ).fetchall()
