@@ -37,7 +37,7 @@ from integrations_dagster.delivery.postgres_statements import (
 )
 from integrations_dagster.delivery.unanswered import NoAnswer, NotSent
 from integrations_dagster.destinations.base import Request, Response
-from integrations_dagster.destinations.errors import Refused
+from integrations_dagster.destinations.errors import Refused, Throttled
 from integrations_dagster.destinations.sql import KEYS_KEPT, Describe, Find, Identify, Table, Write
 from integrations_dagster.vocabulary import Action
 from integrations_dagster.warehouses.postgres import secrets_of
@@ -99,6 +99,8 @@ class PostgresSession:
 
         Raises:
             NotSent: Nothing was done.
+            Throttled: Nothing was done; the server has no connection to spare.
+            Refused: The server lets nobody in with these settings.
             NoAnswer: The connection broke at the very end: all of it was done, or nothing.
         """
         self._deadline = time.monotonic() + self.timeout
@@ -316,6 +318,9 @@ class PostgresSession:
             self.close()
             if _REFUSED.search(message) or isinstance(error, psycopg2.ProgrammingError):
                 raise _no_entry(self._host, message) from None
+            if _FULL.search(message):
+                # Costs no attempt: connections become free when other threads, or others, are done.
+                raise Throttled(f"{self._host} has no connection to spare: {message}", "53300", wait=1.0) from None
             raise NotSent(f"No connection to {self._host}: {message}", "NO_CONNECTION") from None
 
     def _run(self, statement: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
@@ -349,6 +354,7 @@ class _Silence(Exception):
     """The time is up."""
 
 
+_FULL = re.compile(r"too many (clients|connections)|connection slots are reserved")
 _REFUSED = re.compile(r"authentication failed|no pg_hba\.conf entry|does not exist|no password supplied|invalid ")
 
 

@@ -40,8 +40,8 @@ MAX_ROWS = 2_000
 """Rows of a transaction unless `batch:` says less: our choice; enough that the way to the server hardly counts."""
 MAX_BYTES = 16 * 1024 * 1024
 """Bytes of the rows of a transaction: our choice, for memory's sake (16 of them may be in flight)."""
-CONNECTIONS = 8
-"""Connections at once, over all processes: PostgreSQL takes 100 by default, and others want some."""
+AT_ONCE = 8
+"""Transactions at once, over all processes: our choice; more make an ordinary server hardly faster."""
 KEYS_KEPT = 7 * 24 * 3600.0
 """Seconds for which a batch that was inserted may be repeated; its key is kept for a day longer."""
 
@@ -170,7 +170,7 @@ class Sql(Destination):
         return Limits(rows=MAX_ROWS, bytes=MAX_BYTES)
 
     def account_limits(self) -> AccountLimits:
-        return AccountLimits(concurrency=CONNECTIONS)
+        return AccountLimits(concurrency=AT_ONCE)
 
     def match_normalization(self, object_: str, match_field: str) -> str:  # noqa: ARG002
         return "exact"

@@ -16,6 +16,7 @@ import psycopg2  # type: ignore[import-untyped]
 import pytest
 
 from integrations_dagster.destinations.sql import TableKeys
+from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import RunReport
 from integrations_dagster.sync.schema import FieldsDoNotFit
 from integrations_dagster.sync.spec import DestinationSpec, Env, FieldRule, FieldSpec, SyncSpec, TargetSpec
@@ -371,6 +372,28 @@ def test_sixteen_threads_of_four_shards_and_two_syncs_never_stand_in_each_others
     assert sum(report.outcomes.get(Status.CREATED, 0) for report in reports) == 800
     assert shop.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == before
     assert len(shop.rows()) == 800
+
+
+def test_batches_wait_for_a_connection(bench: Bench, postgres: Postgres) -> None:
+    shop = Shop(bench, postgres)
+    shop.server.execute(
+        shop.database,
+        "CREATE ROLE narrow LOGIN PASSWORD 'one-at-a-time' CONNECTION LIMIT 1",
+        "GRANT SELECT, INSERT, UPDATE ON people TO narrow",
+    )
+    shop.load((1, "ann@x.org", "Ann", 1))
+    bench.env["PG_URL"] = shop.server.url(shop.database, "narrow", "one-at-a-time")
+    sync = shop.sync()
+    made = bench.plan(sync, ctx := bench.context())
+    other = psycopg2.connect(bench.env["PG_URL"])
+    closing = threading.Timer(1.0, other.close)
+    closing.start()
+    (summary,) = bench.write(sync, ctx, made.shards)
+    closing.join()
+    report = record(sync, ctx, made, [summary])
+    assert told(report) == {Status.CREATED: 1}
+    assert report.traffic.throttled >= 1
+    assert report.traffic.retries == 0
 
 
 def test_partitioned_tables_triggers_and_deferred_constraints(bench: Bench, postgres: Postgres) -> None:

@@ -124,3 +124,33 @@ def test_the_sandbox_makes_tables_of_what_is_written(bench: Bench) -> None:
         found = connection.execute("SELECT email, name, age FROM public.people").fetchall()
     assert found == [("p1@x.org", "Ann", "31")]
     assert bench.run(sync).traffic.requests == 0
+
+
+WRITER = """
+import sys
+from integrations_dagster.delivery.accounts import Account
+from integrations_dagster.delivery.credentials import Grant
+from integrations_dagster.delivery.duckdb_session import DuckDBSession
+from integrations_dagster.destinations.base import Batch
+from integrations_dagster.destinations.sql import Sql
+from integrations_dagster.vocabulary import Action, Change, Row
+
+url, who = sys.argv[1:]
+session = DuckDBSession(Account("sql:", url, 30.0, False))
+for n in range(10):
+    rows = tuple(
+        Row(i, f"{who}{n}{i}", f"{who}{n}{i}", Change.ADDED, Action.UPSERT, b'{"age":1}') for i in range(20)
+    )
+    flow = Sql().deliver(Batch("s", "people", Action.UPSERT, ("email",), rows, f"{who}{n}"))
+    answer = session.send(next(flow), Grant())
+    assert answer.status == 200, answer
+"""
+
+
+def test_processes_take_turns(bench: Bench) -> None:
+    """As the write ops of several shards do: a file that is open excludes all others, for a moment."""
+    make(bench, TABLE)
+    url = f"duckdb://{bench.folder}/out.duckdb"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, url, who]) for who in ("a", "b", "c")]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert rows(bench, "SELECT count(*), count(DISTINCT email) FROM people") == [(600, 600)]
