@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from integrations_dagster.destinations.base import Destination
-from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.file import File
+from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.file import File
+from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.registry import KINDS, create
 from integrations_dagster.destinations.salesforce import Salesforce
