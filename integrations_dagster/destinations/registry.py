@@ -19,7 +19,10 @@ from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
 KINDS: Mapping[str, type[Destination]] = MappingProxyType(
-    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql, File)}
+    {
+        kind.kind: kind
+        for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql, File)
+    }
 )
 """Kind to class."""
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from integrations_dagster.destinations import (
+    file,
     hubspot,
     hubspot_errors,
     salesforce,
     salesforce_errors,
     sandbox_base,
+    sql,
+    sql_errors,
     webhook,
 )
-from integrations_dagster.destinations import file, hubspot, hubspot_errors, sandbox_base, sql, sql_errors, webhook
 from integrations_dagster.destinations.error_table import ErrorEntry, markdown
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.destinations.salesforce_checks import SalesforceKeys
