@@ -19,7 +19,12 @@ from integrations_dagster.sync.spec import DestinationSpec, Env, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured
 
 SANDBOX = "sandbox"
-KINDS_PLANNED = ("intercom", "klaviyo", "marketo", "mixpanel", "postgres", "s3", "sftp")
+KINDS_PLANNED = ("intercom", "klaviyo", "marketo", "mixpanel", "sftp")
+ALIASES = {
+    **dict.fromkeys(("postgres", "postgresql", "duckdb", "database", "table"), "sql"),
+    **dict.fromkeys(("s3", "gcs", "azure", "files", "csv", "parquet", "jsonl"), "file"),
+}
+"""What people may write for a kind that has another name."""
 IN_FLIGHT_LIMIT = 256
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -28,9 +33,8 @@ def _kind(value: Any) -> Any:
     if value in KINDS_PLANNED and value not in KINDS:
         raise problem(f'"{value}" is not built yet. Built: {", ".join(sorted(KINDS))}.')
     if not isinstance(value, str) or value not in KINDS:
-        raise problem(
-            f'"{value}" is no kind of destination. {near(str(value), KINDS)}Known: {", ".join(sorted(KINDS))}.'
-        )
+        meant = f'It is called "{ALIASES[value]}" here. ' if str(value) in ALIASES else near(str(value), KINDS)
+        raise problem(f'"{value}" is no kind of destination. {meant}Known: {", ".join(sorted(KINDS))}.')
     return value
 
 
@@ -40,7 +44,7 @@ def _base_url(value: Any) -> Any:
     parts = urlsplit(value) if isinstance(value, str) else None
     # Which schemes a kind takes is checked with the kind.
     if parts is None or not parts.scheme or (parts.scheme in {"http", "https"} and not parts.hostname):
-        raise problem("takes a URL that begins with http:// or https://, or {env: NAME}")
+        raise problem("takes a URL that begins with http:// or https:// (or what its kind takes), or {env: NAME}")
     if parts.username or parts.password or parts.query:
         raise problem("holds a user, password or query, which may be a secret: give the URL as {env: NAME}")
     return value
@@ -182,9 +186,13 @@ class Destination(YamlComponent):
     if TYPE_CHECKING:
         api: Any = None
         files: Any = None
+        tables: Any = None
     else:
         api: _option("api") = Field(
             default=None, validate_default=True, description="How the API is spoken, for the kinds that ask for it."
+        )
+        tables: _option("tables") = Field(
+            default=None, validate_default=True, description="How tables are written, for the kinds that write tables."
         )
         files: _option("files") = Field(
             default=None, validate_default=True, description="What the files are like, for the kinds that write files."
@@ -198,7 +206,7 @@ class Destination(YamlComponent):
             produces=["asset"],
         )
 
-    @field_validator("api", "files", mode="before")
+    @field_validator("api", "files", "tables", mode="before")
     @classmethod
     def _read_option(cls, value: Any, info: ValidationInfo) -> Any:
         kind = KINDS.get(info.data.get("kind", ""))
@@ -315,7 +323,7 @@ class Destination(YamlComponent):
             log_days=self.request_log.days,
             log_bodies=self.request_log.bodies,
             fields_cache=self.fields_cache,
-            option=self.api if self.api is not None else self.files,
+            option=next((given for given in (self.api, self.files, self.tables) if given is not None), None),
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

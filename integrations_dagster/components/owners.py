@@ -74,7 +74,8 @@ def account_of(destination: DestinationSpec) -> tuple[object, ...]:
     """What tells accounts apart, as far as it is known without asking them."""
     target = destination.target
     if target.sandbox:
-        return (destination.kind, "sandbox", destination.name if KINDS[destination.kind].sandbox_path else "")
+        kind = KINDS[destination.kind]
+        return (destination.kind, "sandbox", destination.name if kind.sandbox_path or kind.local_sandbox else "")
     auth = (target.auth.kind, *sorted((k, _said(v)) for k, v in target.auth.settings.items())) if target.auth else ()
     # Of a webhook, the address is the account.
     token = _said(target.token) if KINDS[destination.kind].auth != "none" else ""

@@ -107,10 +107,11 @@ class Sync(YamlComponent):
         description="Fields of the destination: a column, {column: NAME}, {value: CONSTANT} or {sql: EXPRESSION} each. "
         "Mode delete takes none.",
     )
-    nulls: Nulls = Field(
-        default="omit",
+    nulls: Nulls | None = Field(
+        default=None,
         description="What becomes of nulls in fields that do not say: `omit` leaves the field out, `clear` empties it "
-        "at the destination, `default` sends the field's default, if it has one.",
+        "at the destination, `default` sends the field's default, if it has one. Default: omit; clear where the "
+        "destination is a table or a file.",
     )
     lookups: dict[str, LookupKeys] = Field(
         default_factory=dict,
@@ -269,6 +270,7 @@ class Sync(YamlComponent):
                 "rows that are gone.",
                 "Use another mode, or a model without `cursor`.",
             )
+        nulls: Nulls = self.nulls if self.nulls is not None else kind.nulls
         alerts = AlertSpec(self.alerts.slack, self.alerts.when.rejected_above) if self.alerts else AlertSpec()
         return SyncSpec(
             name=self.name,
@@ -276,7 +278,7 @@ class Sync(YamlComponent):
             destination=destination,
             object=self.object,
             mode=mode,
-            fields=tuple(self._field(target, field, model) for target, field in self.fields.items()),
+            fields=tuple(self._field(target, field, model, nulls) for target, field in self.fields.items()),
             match=self.match,
             batch_rows=self.batch.rows,
             batch_bytes=self.batch.bytes,
@@ -317,12 +319,12 @@ class Sync(YamlComponent):
                 raise self.error((*path, *inside), str(error), error.remedy) from None
         return tuple(specs)
 
-    def _field(self, target: str, field: FieldMapping, model: ModelSpec) -> FieldSpec:
+    def _field(self, target: str, field: FieldMapping, model: ModelSpec, nulls: Nulls) -> FieldSpec:
         try:
             if target in self.match:
                 check_match(target, field)
             # A match value is never null.
-            return field.spec(target, model.warehouse.dialect, "omit" if target in self.match else self.nulls)
+            return field.spec(target, model.warehouse.dialect, "omit" if target in self.match else nulls)
         except FieldProblem as error:
             raise self.error(("fields", target, error.key), str(error)) from None
 

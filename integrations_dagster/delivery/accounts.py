@@ -5,10 +5,12 @@ The environment is read here and nowhere else, at run time.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.sandbox.endpoint import read_endpoint
@@ -131,7 +133,32 @@ def connect(settings: AccountSettings, storage: Path, env: Mapping[str, str]) ->
     )
 
 
+def _local(settings: AccountSettings, storage: Path) -> Account:
+    """The stand-in of a kind that needs no server: a folder of the destination's own below the storage folder."""
+    folder = storage.resolve() / "sandbox" / settings.kind / settings.destination
+    folder.mkdir(parents=True, exist_ok=True)
+    # Whoever deletes the folder has another account, of which nothing is known.
+    mark = folder / ".id"
+    if not mark.exists():
+        draft = folder / f".id.{uuid.uuid4().hex}"
+        draft.write_text(uuid.uuid4().hex, "utf-8")
+        # The first of several processes decides.
+        with suppress(FileExistsError):
+            mark.hardlink_to(draft)
+        draft.unlink()
+    return Account(
+        identity=f"{settings.kind}:sandbox:{mark.read_text('utf-8')}",
+        base_url=KINDS[settings.kind].local_sandbox.replace("{folder}", quote(folder.as_posix())),
+        timeout=settings.timeout,
+        in_sandbox=True,
+        destination=settings.destination,
+        target=settings.target,
+    )
+
+
 def _sandbox(settings: AccountSettings, storage: Path) -> Account:
+    if KINDS[settings.kind].local_sandbox:
+        return _local(settings, storage)
     endpoint = read_endpoint(storage)
     if endpoint is None:
         raise Misconfigured(

@@ -16,8 +16,10 @@ from requests.structures import CaseInsensitiveDict
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.adapter import OneHost
 from integrations_dagster.delivery.credentials import Grant
+from integrations_dagster.delivery.unanswered import NoAnswer as NoAnswer
+from integrations_dagster.delivery.unanswered import NotSent as NotSent
 from integrations_dagster.destinations.base import Request, Response
-from integrations_dagster.destinations.errors import DestinationError, Refused, Unavailable
+from integrations_dagster.destinations.errors import DestinationError, Refused
 
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer beyond which it is not read."""
@@ -33,14 +35,6 @@ _HEADERS = {
     "Accept-Encoding": "gzip, deflate",
     "Connection": "keep-alive",
 }
-
-
-class NotSent(Unavailable):
-    """The request did not reach the destination: no connection could be made. It had no effect."""
-
-
-class NoAnswer(Unavailable):
-    """The request was sent, wholly or in part, and no usable answer came: what it did is unknown."""
 
 
 class HttpSession:

@@ -44,7 +44,26 @@ def _http(destination: Destination, account: Account) -> Session:
     return HttpSession(account, compress=destination.gzip)
 
 
-TRANSPORTS: Mapping[str, Callable[[Destination, Account], Session]] = MappingProxyType({"http": _http})
+def _sql(_destination: Destination, account: Account) -> Session:
+    # A driver is imported where it is used.
+    if account.base_url.startswith("duckdb:"):
+        from integrations_dagster.delivery.duckdb_session import DuckDBSession
+
+        return DuckDBSession(account)
+    from integrations_dagster.delivery.postgres_session import PostgresSession
+
+    return PostgresSession(account)
+
+
+def _file(_destination: Destination, account: Account) -> Session:
+    from integrations_dagster.delivery.file_session import FileSession
+
+    return FileSession(account)
+
+
+TRANSPORTS: Mapping[str, Callable[[Destination, Account], Session]] = MappingProxyType(
+    {"http": _http, "sql": _sql, "file": _file}
+)
 """How a session is opened, by `Destination.transport`."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from integrations_dagster.destinations.reading import Page, Reference, TargetField
 from integrations_dagster.destinations.values import json_number
@@ -217,6 +217,11 @@ class Destination(ABC):
     instance has it as `option`."""
     in_sandbox: ClassVar[bool] = True
     """Whether the sandbox stands in for it. Where not, the target "sandbox" may be a server on this machine."""
+    local_sandbox: ClassVar[str] = ""
+    """URL of what stands in for it on this machine and needs no server, as "file://{folder}": its folder below the
+    storage folder is filled in; "" where the sandbox's server does."""
+    nulls: ClassVar[Literal["omit", "clear"]] = "omit"
+    """What a sync does with nulls unless it says otherwise: "omit" or "clear"."""
     sandbox_only: ClassVar[bool] = False
     """Whether the sandbox is the only server that speaks it."""
     sandbox_path: ClassVar[str] = ""
@@ -315,6 +320,10 @@ class Destination(ABC):
         Fields that these credentials may not be allowed to see are left to `restricted_fields`.
         """
         raise NotImplementedError
+
+    def match_remedy(self, object_: str, match: Sequence[str]) -> str:  # noqa: ARG002
+        """A sentence on how the fields are made such that records can be matched by them, or ""."""
+        return ""
 
     def restricted_fields(self, object_: str) -> tuple[Flow[list[TargetField]], ...]:  # noqa: ARG002
         """Further lists of fields, asked for where one of a sync's fields is not in `fields`; a list that is refused

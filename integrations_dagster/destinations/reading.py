@@ -81,6 +81,7 @@ class TargetField:
         required: Whether a record cannot be created without it.
         options: The values that it takes, in order; empty where any.
         unique: Whether a value belongs to one record at the most, so that records can be matched by it.
+        unique_with: Sets of further fields, together with which its values belong to one record.
     """
 
     name: str
@@ -91,6 +92,7 @@ class TargetField:
     required: bool = False
     options: tuple[str, ...] = ()
     unique: bool = False
+    unique_with: tuple[tuple[str, ...], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON takes them."""
@@ -103,8 +105,11 @@ class TargetField:
             "required": self.required,
             "options": list(self.options),
             "unique": self.unique,
+            **({"unique_with": [list(others) for others in self.unique_with]} if self.unique_with else {}),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TargetField:
-        return cls(**{**data, "type": FieldType(data["type"]), "options": tuple(data["options"])})
+        together = tuple(tuple(others) for others in data.get("unique_with", ()))
+        plain = {"type": FieldType(data["type"]), "options": tuple(data["options"]), "unique_with": together}
+        return cls(**{**data, **plain})

@@ -8,16 +8,21 @@ from types import MappingProxyType
 from typing import Any
 
 from integrations_dagster.destinations.base import Destination
+from integrations_dagster.destinations.file import File
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.sql import Sql
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
 KINDS: Mapping[str, type[Destination]] = MappingProxyType(
-    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs)}
+    {
+        kind.kind: kind
+        for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql, File)
+    }
 )
 """Kind to class."""
 

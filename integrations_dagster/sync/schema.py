@@ -20,7 +20,6 @@ from integrations_dagster.delivery.engine import RetrySettings, refusal
 from integrations_dagster.destinations.base import Flow
 from integrations_dagster.destinations.errors import DestinationError, Refused, Unauthorized
 from integrations_dagster.destinations.reading import FieldType, TargetField
-from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.planner.state import Home, slug
 from integrations_dagster.sync.account import Connected, Conversation, account_of, connect_destination
 from integrations_dagster.sync.context import RunContext
@@ -167,7 +166,8 @@ def misfits(sync: SyncSpec, fields: Mapping[str, TargetField], columns: Mapping[
     """
     found: list[Misfit] = []
     targets = {field.target: field for field in sync.fields}
-    nests = KINDS[sync.destination.kind].nests
+    destination = sync.destination.create()
+    nests = destination.nests
     for name in dict.fromkeys((*sync.match, *targets)):
         # Of a path ("address.city") the destination describes the first part.
         described = fields.get(name) or (fields.get(name.split(".")[0]) if nests else None)
@@ -176,14 +176,22 @@ def misfits(sync: SyncSpec, fields: Mapping[str, TargetField], columns: Mapping[
             found.append(Misfit(name, f"does not exist{f'; did you mean {near}' if near else ''}.", fatal=True))
         elif not described.writable and (name in targets or sync.mode not in _FINDS):
             found.append(Misfit(name, "is read-only.", fatal=True))
-        elif name in sync.match and not described.unique:
-            found.append(Misfit(name, "is no field with unique values, so no record can be matched by it.", fatal=True))
+        elif name in sync.match and not _matches(described, tuple(sync.match)):
+            remedy = destination.match_remedy(sync.object, tuple(sync.match))
+            problem = "is no field with unique values, so no record can be matched by it."
+            found.append(Misfit(name, f"{problem} {remedy}".strip(), fatal=True))
         elif name in targets and (problem := _type_problem(targets[name], described, columns)):
             found.append(Misfit(name, problem, fatal=False))
     given = {*targets, *sync.match, *(name.split(".")[0] for name in targets if nests)}
     missing = [field.name for field in fields.values() if field.required and field.name not in given]
     found += [Misfit(name, "is required for new records, and is not in `fields`.", fatal=False) for name in missing]
     return found
+
+
+def _matches(field: TargetField, match: Sequence[str]) -> bool:
+    """Whether records can be matched by a field, together with the others of the match."""
+    others = {name for name in match if name != field.name}
+    return field.unique if not others else field.unique or any(set(some) == others for some in field.unique_with)
 
 
 def _near(name: str, known: Mapping[str, TargetField]) -> str:

@@ -75,8 +75,8 @@ def test_the_commented_keys_are_valid_too(
         said = attributes | {"mode": mode} if mode else attributes
         for others in ALTERNATIVES.get(component, ((),)):
             component.resolve_from_yaml(yaml.safe_dump({k: v for k, v in said.items() if k not in (*others, other)}))
-    # `api` and `files` belong to kinds of destination that the example is not of.
-    assert set(attributes) >= set(component.keys()) - {"description", "api", "files"}
+    # `api`, `files` and `tables` belong to kinds of destination that the example is not of.
+    assert set(attributes) >= set(component.keys()) - {"description", "api", "files", "tables"}
 
 
 def test_the_model_brings_its_sql(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from integrations_dagster.destinations import (
+    file,
     hubspot,
     hubspot_errors,
     salesforce,
     salesforce_errors,
     sandbox_base,
+    sql,
+    sql_errors,
     webhook,
 )
 from integrations_dagster.destinations.error_table import ErrorEntry, markdown
@@ -28,6 +31,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "destinations"
         ("hubspot.md", hubspot_errors.TABLE),
         ("salesforce.md", salesforce_errors.TABLE),
         ("webhook.md", webhook.TABLE),
+        ("sql.md", sql_errors.TABLE),
+        ("file.md", file.TABLE),
         ("sandbox_insert.md", sandbox_base.TABLE),
         ("sandbox_jobs.md", sandbox_base.TABLE),
     ],
@@ -49,6 +54,8 @@ def test_the_pages_name_the_limits_in_force() -> None:
     assert f"{salesforce.MAX_ROWS} rows and {salesforce.MAX_BYTES:,} bytes" in page
     assert f"`{SalesforceKeys().version}`" in page
     assert f"{webhook.MAX_ROWS} rows and {webhook.MAX_BYTES:,} bytes" in (DOCS / "webhook.md").read_text()
+    assert f"{sql.MAX_ROWS:,} rows and {sql.MAX_BYTES // 2**20} MB" in (DOCS / "sql.md").read_text()
+    assert f"{file.MAX_ROWS:,} rows (`insert` and `append`: {file.INSERT_ROWS:,})" in (DOCS / "file.md").read_text()
     for page in ("sandbox_insert.md", "sandbox_jobs.md"):
         assert f"{sandbox_base.MAX_BYTES:,} bytes" in (DOCS / page).read_text()
 

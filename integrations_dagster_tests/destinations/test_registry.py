@@ -5,12 +5,14 @@ import sys
 
 import pytest
 
+from integrations_dagster.destinations.file import File
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.registry import KINDS, create
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.sql import Sql
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
@@ -21,6 +23,8 @@ def test_kinds_are_named_as_their_classes_say() -> None:
         "http": Http,
         "salesforce": Salesforce,
         "webhook": Webhook,
+        "sql": Sql,
+        "file": File,
         "sandbox_insert": SandboxInsert,
         "sandbox_insert_keyed": SandboxInsertKeyed,
         "sandbox_jobs": SandboxJobs,
@@ -34,8 +38,7 @@ def test_an_unknown_kind_names_the_near_miss_and_the_known(kind: str, hint: str)
     with pytest.raises(Misconfigured) as caught:
         create(kind)
     assert f"Did you mean {hint}?" in caught.value.remedy
-    known = "http, hubspot, salesforce, sandbox_insert, sandbox_insert_keyed, sandbox_jobs, webhook"
-    assert known in caught.value.remedy
+    assert f"Known kinds: {', '.join(sorted(KINDS))}." in caught.value.remedy
 
 
 def test_a_far_miss_gets_no_hint() -> None:
