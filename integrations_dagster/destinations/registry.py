@@ -10,6 +10,8 @@ from typing import Any
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.rpc.jsonrpc import JsonRpc
+from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
@@ -17,7 +19,20 @@ from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
 
 KINDS: Mapping[str, type[Destination]] = MappingProxyType(
-    {kind.kind: kind for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs)}
+    {
+        kind.kind: kind
+        for kind in (
+            HubSpot,
+            Http,
+            JsonRpc,
+            Salesforce,
+            Webhook,
+            XmlRpc,
+            SandboxInsert,
+            SandboxInsertKeyed,
+            SandboxJobs,
+        )
+    }
 )
 """Kind to class."""
 

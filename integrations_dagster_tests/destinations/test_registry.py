@@ -8,6 +8,8 @@ import pytest
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.registry import KINDS, create
+from integrations_dagster.destinations.rpc.jsonrpc import JsonRpc
+from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
@@ -19,8 +21,10 @@ def test_kinds_are_named_as_their_classes_say() -> None:
     assert dict(KINDS) == {
         "hubspot": HubSpot,
         "http": Http,
+        "jsonrpc": JsonRpc,
         "salesforce": Salesforce,
         "webhook": Webhook,
+        "xmlrpc": XmlRpc,
         "sandbox_insert": SandboxInsert,
         "sandbox_insert_keyed": SandboxInsertKeyed,
         "sandbox_jobs": SandboxJobs,
@@ -34,7 +38,7 @@ def test_an_unknown_kind_names_the_near_miss_and_the_known(kind: str, hint: str)
     with pytest.raises(Misconfigured) as caught:
         create(kind)
     assert f"Did you mean {hint}?" in caught.value.remedy
-    known = "http, hubspot, salesforce, sandbox_insert, sandbox_insert_keyed, sandbox_jobs, webhook"
+    known = "http, hubspot, jsonrpc, salesforce, sandbox_insert, sandbox_insert_keyed, sandbox_jobs, webhook, xmlrpc"
     assert known in caught.value.remedy
 
 
