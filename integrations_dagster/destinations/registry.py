@@ -11,6 +11,8 @@ from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.file import File
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.rpc.jsonrpc import JsonRpc
+from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
@@ -21,7 +23,19 @@ from integrations_dagster.vocabulary import Misconfigured
 KINDS: Mapping[str, type[Destination]] = MappingProxyType(
     {
         kind.kind: kind
-        for kind in (HubSpot, Http, Salesforce, Webhook, SandboxInsert, SandboxInsertKeyed, SandboxJobs, Sql, File)
+        for kind in (
+            HubSpot,
+            Salesforce,
+            Webhook,
+            Http,
+            JsonRpc,
+            XmlRpc,
+            Sql,
+            File,
+            SandboxInsert,
+            SandboxInsertKeyed,
+            SandboxJobs,
+        )
     }
 )
 """Kind to class."""

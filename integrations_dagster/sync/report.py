@@ -218,6 +218,9 @@ def _failures(
     failures = list(dict.fromkeys(part.stopped for part in parts if part.stopped))
     if unsent := outcomes[Status.UNSENT]:
         why = "" if failures else "".join(f" {reason} ({count:,} rows)" for reason, count in reasons)
+        # The ledger keeps of a batch without an answer that there was none.
+        silent = next((part.silent for part in parts if part.silent and not failures and part.silent not in why), "")
+        why += f" The first: {silent}" if silent else ""
         failures.append(
             f"{unsent:,} of {candidates:,} rows were not delivered.{why} Nothing is lost: a new run delivers them."
         )

@@ -184,11 +184,13 @@ class WriteSummary:
         shard: Index of the shard.
         stopped: Why it stopped before its end ("" if it did not), a sentence with the remedy.
         seconds: Duration of the op.
+        silent: What is known of the first batch without an answer ("" if there was none), a sentence.
     """
 
     shard: int
     stopped: str
     seconds: float
+    silent: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -147,6 +147,7 @@ class _Write:
         self._lock = threading.Lock()
         self._done = 0
         self._rejected = 0
+        self._silent = ""
         self._started = time.monotonic()
         self._last_tick = self._started
 
@@ -178,7 +179,8 @@ class _Write:
         self._tell()
         for told in self._mapper.dropped():
             self._ctx.log(f"Shard {self._shard.index}: {told}")
-        return WriteSummary(self._shard.index, self._sending.reason, time.monotonic() - self._started)
+        seconds = time.monotonic() - self._started
+        return WriteSummary(self._shard.index, self._sending.reason, seconds, self._silent)
 
     def _end(self) -> None:
         if self._sending.log is not None:
@@ -293,6 +295,9 @@ class _Write:
                 answered = zip(rows, outcomes, strict=True)
                 self._accepted.update(row.key for row, o in answered if o.status in SUCCEEDED)
             self._rejected += [outcome.status for outcome in outcomes].count(Status.REJECTED)
+            if not self._silent:
+                silent = (o.reason for o in outcomes if o.status in (Status.UNSENT, Status.IN_DOUBT) and o.reason)
+                self._silent = next(silent, "")
             self._done += len(rows)
 
     def _tick(self) -> None:

@@ -9,6 +9,8 @@ from integrations_dagster.destinations.file import File
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.registry import KINDS, create
+from integrations_dagster.destinations.rpc.jsonrpc import JsonRpc
+from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
@@ -21,10 +23,12 @@ def test_kinds_are_named_as_their_classes_say() -> None:
     assert dict(KINDS) == {
         "hubspot": HubSpot,
         "http": Http,
+        "jsonrpc": JsonRpc,
         "salesforce": Salesforce,
         "webhook": Webhook,
         "sql": Sql,
         "file": File,
+        "xmlrpc": XmlRpc,
         "sandbox_insert": SandboxInsert,
         "sandbox_insert_keyed": SandboxInsertKeyed,
         "sandbox_jobs": SandboxJobs,

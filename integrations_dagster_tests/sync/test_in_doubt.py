@@ -30,7 +30,7 @@ class Letters(Webhook):
 
 @pytest.fixture
 def sync(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> SyncSpec:
-    def create(_kind: str, secrets: Mapping[str, str] | None = None) -> Letters:
+    def create(_kind: str, secrets: Mapping[str, str] | None = None, _option: object = None) -> Letters:
         return Letters(secrets)
 
     monkeypatch.setattr(registry, "create", create)

@@ -118,7 +118,8 @@ def judge(answer: requests.Response, what: str, remedy: str, secrets: tuple[str,
     if status in (404, 405, 410):
         reason = f"{what} ({host}) does not exist: it answered {status}."
         raise Refused(reason, str(status), remedy="Correct its URL in `auth` of the target.")
-    text = said.get("error_description") or said.get("message") or ""
+    inner = error.get("message") if isinstance(error, Mapping) else ""
+    text = said.get("error_description") or said.get("message") or inner or ""
     told = f": {_scrubbed(str(text), secrets)}" if text else ""
     raise Refused(
         f"{what} ({host}) refused the credentials with {code or status}{told}.".replace("..", "."),

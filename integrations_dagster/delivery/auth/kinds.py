@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,6 +62,19 @@ def _template(value: str) -> str:
     if not colon or not _NAME.fullmatch(name) or rest.count("{token}") != 1 or _carried(value):
         return 'must be a header with one {token} in it, as "Authorization: Bearer {token}"'
     return ""
+
+
+def _login(value: str) -> str:
+    try:
+        json.loads(value)
+    except ValueError:
+        return "is no JSON"
+    missing = [name for name in ("{username}", "{password}") if name not in value]
+    return f"has no {' and no '.join(missing)} in it" if missing else ""
+
+
+def _composed(value: str) -> str:
+    return "" if "{" in value and "}" in value else 'has no part of the answer in it, as "{data.token}"'
 
 
 def _user(value: str) -> str:
@@ -213,7 +227,16 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 "username_field": Setting("Its name in the body.", default="username"),
                 "password_field": Setting("Its name in the body.", default="password"),
                 "body": Setting("Form of the body.", default="json", choices=("json", "form")),
-                "token_path": Setting("Where the token is in the JSON answer, with dots: `data.token`."),
+                "login_json": Setting(
+                    "The whole body as JSON text, with {username} and {password} in it: of a login that is a call.",
+                    wrong=_login,
+                ),
+                "token_path": Setting("Where the token is in the JSON answer, with dots: `data.token`, `result.1`."),
+                "token": Setting(
+                    "The token, put together from several parts of the answer: `{username}:{result.0}:{result.1}`.",
+                    wrong=_composed,
+                ),
+                "token_encoding": Setting("How it is encoded.", default="plain", choices=("plain", "base64")),
                 "cookie": Setting("Name of the cookie that is the token.", wrong=_name),
                 "header": Setting(
                     "How the token travels; a cookie is sent back as a cookie unless this is given.",
@@ -221,7 +244,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                     wrong=_template,
                 ),
             },
-            one_of=(("login_url", "login_path"), ("token_path", "cookie")),
+            one_of=(("login_url", "login_path"), ("token_path", "cookie", "token")),
         ),
     }
 )

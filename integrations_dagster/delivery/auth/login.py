@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +17,7 @@ from integrations_dagster.delivery.credentials import Grant
 from integrations_dagster.destinations.errors import Refused
 
 LOGIN = "The login"
+_PART = re.compile(r"\{([^{}]+)\}")
 
 
 class Login:
@@ -37,11 +41,7 @@ class Login:
     def fetch(self, old: Token | None) -> Token:  # noqa: ARG002
         """Log in."""
         settings = self._settings
-        fields = {
-            settings["username_field"]: settings["username"],
-            settings["password_field"]: settings["password"],
-        }
-        body: dict[str, Any] = {"json": fields} if settings["body"] == "json" else {"data": fields}
+        body = self._body()
         with http.translated(self._url, LOGIN), requests.Session() as session:
             http.mount(session)
             # Given, so that the client does not look for a password of this host in ~/.netrc.
@@ -49,13 +49,37 @@ class Login:
             if "cookie" in settings:
                 return self._cookie(answer)
             document = http.judge(answer, LOGIN, self._remedy, self.secrets())
-        value = document
-        for part in settings["token_path"].split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
-            reason = f'{LOGIN} was answered, but has no token at "{settings["token_path"]}".'
-            raise Refused(reason, "NO_TOKEN", remedy="Correct auth.token_path of the target.")
+        setting = "token" if "token" in settings else "token_path"
+        value = self._composed(document) if setting == "token" else _part(document, settings[setting])
+        if value and settings["token_encoding"] == "base64":  # noqa: S105 (no password)
+            value = base64.b64encode(value.encode()).decode()
+        if not value or not value.isascii() or not value.isprintable():
+            reason = f'{LOGIN} was answered, but has no token at "{settings[setting]}".'
+            raise Refused(reason, "NO_TOKEN", remedy=f"Correct auth.{setting} of the target.")
         return Token(value, None, None, time.time())
+
+    def _body(self) -> dict[str, Any]:
+        settings = self._settings
+        if "login_json" in settings:
+            return {"json": _filled(json.loads(settings["login_json"]), settings)}
+        fields = {
+            settings["username_field"]: settings["username"],
+            settings["password_field"]: settings["password"],
+        }
+        return {"json": fields} if settings["body"] == "json" else {"data": fields}
+
+    def _composed(self, document: Any) -> str:
+        """The token of `token`; "" where a part of it is not in the answer."""
+        missing = False
+
+        def part(found: re.Match[str]) -> str:
+            nonlocal missing
+            text = self._settings["username"] if found[1] == "username" else _part(document, found[1])
+            missing |= not text
+            return text
+
+        token = _PART.sub(part, self._settings["token"])
+        return "" if missing else token
 
     def grant(self, token: Token) -> Grant:
         """The header of the settings, or the cookie."""
@@ -79,3 +103,26 @@ class Login:
             http.judge(answer, LOGIN, self._remedy, self.secrets())
         reason = f'{LOGIN} was answered, but sets no cookie "{self._settings["cookie"]}".'
         raise Refused(reason, "NO_TOKEN", remedy=f"{self._remedy} Or correct auth.cookie of the target.")
+
+
+def _part(document: Any, path: str) -> str:
+    """The text or number at a path with dots, whose parts are names and places in lists; "" where there is none."""
+    for part in path.split("."):
+        if isinstance(document, list) and part.isascii() and part.isdigit() and int(part) < len(document):
+            document = document[int(part)]
+        else:
+            document = document.get(part) if isinstance(document, dict) else None
+    if isinstance(document, int) and not isinstance(document, bool):
+        return str(document)
+    return document if isinstance(document, str) else ""
+
+
+def _filled(value: Any, settings: Mapping[str, str]) -> Any:
+    """JSON values with the user and the password in their texts; neither is looked through again."""
+    if isinstance(value, str):
+        return re.sub(r"\{(username|password)\}", lambda found: settings[found[1]], value)
+    if isinstance(value, list):
+        return [_filled(item, settings) for item in value]
+    if isinstance(value, dict):
+        return {name: _filled(item, settings) for name, item in value.items()}
+    return value

@@ -1,0 +1,1 @@
+"""APIs whose calls have a method and parameters, as YAML describes them: kinds `jsonrpc` and `xmlrpc`."""
