@@ -192,7 +192,7 @@ def later_run(lab: Lab) -> None:
     mode, action = _first(lab)
     stage = staged(lab, action, 7)
     lab.proxy.faults = [Fault(OUTAGE, times=None)]
-    ran = lab.run(lab.sync(mode, destination=lab.spec(timeout=1.0)), stage.rows)
+    ran = lab.run(lab.sync(mode, destination=lab.spec(timeout=lab.subject.patience)), stage.rows)
     expect(ran.report.failures, "A run in which nothing arrived succeeded.", "Leave no row of an outage as success.")
     lab.proxy.faults = []
     ran = lab.run(lab.sync(mode), stage.rows)
@@ -215,7 +215,7 @@ def verify(lab: Lab) -> None:
         rows = {key_of(place): lab.subject.good(key_of(place), 1) for place in range(8)}
         settings: dict[str, Any] = {"name": f"verify_{effect}".lower(), "in_doubt": "verify"}
         lab.proxy.faults = [Fault(None, effect=effect)]
-        ran = lab.run(lab.sync(Mode.INSERT, destination=lab.spec(timeout=1.0), **settings), rows)
+        ran = lab.run(lab.sync(Mode.INSERT, destination=lab.spec(timeout=lab.subject.patience), **settings), rows)
         lab.proxy.faults = []
         expect(ran.count(Status.IN_DOUBT), "Rows whose answer was lost are not in doubt.", "Let `repeat` say NEVER.")
         ran = lab.run(lab.sync(Mode.INSERT, **settings), rows)
@@ -238,7 +238,7 @@ def resume(lab: Lab) -> None:
     lab.subject.reset()
     stage = staged(lab, action, 5)
     lab.proxy.faults = [Fault(None, reads=True, times=None, when=lambda *_: bool(lab.proxy.writes))]
-    lab.run(lab.sync(mode, destination=lab.spec(timeout=1.0)), stage.rows)
+    lab.run(lab.sync(mode, destination=lab.spec(timeout=lab.subject.patience)), stage.rows)
     lab.proxy.faults = []
     ran: Ran = lab.run(lab.sync(mode), stage.rows)
     left = differences(lab, stage.after)

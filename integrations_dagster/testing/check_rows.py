@@ -21,7 +21,7 @@ from integrations_dagster.testing.checks import (
 from integrations_dagster.testing.lab import TOKEN, Lab
 from integrations_dagster.testing.proxy import Fault
 from integrations_dagster.testing.subject import Answer
-from integrations_dagster.vocabulary import Action, Status
+from integrations_dagster.vocabulary import SUCCEEDED, Action, Status
 
 MOST_ROWS = 1200
 """Rows beyond which the limit of rows is not tried out."""
@@ -75,7 +75,7 @@ def partial_failure(lab: Lab, action: Action, seed: int) -> None:
     done = lab.deliver(action, stage.rows, ids=stage.ids)
     bad = {key for place, key in enumerate(stage.rows) if place in places}
     rejected = done.of(Status.REJECTED)
-    accepted = done.of(*MADE[action])
+    accepted = done.of(*SUCCEEDED)
     expect(
         rejected == bad,
         f"Rejected were {shown(rejected) or 'none'}; the server rejects {shown(bad)}.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.testing.lab import Lab, Rows, key_of
-from integrations_dagster.vocabulary import Action, Mode, Status
+from integrations_dagster.vocabulary import SUCCEEDED, Action, Mode, Status
 
 
 class Failed(AssertionError):
@@ -185,7 +185,7 @@ def expect(condition: object, seen: str, change: str) -> None:
 
 def expect_all_accepted(stage: Stage, outcomes: Sequence[tuple[str, Any]], change: str) -> None:
     """Raise `Failed` unless every row was accepted."""
-    wrong = {key: o for key, o in outcomes if o.status not in MADE[stage.action] | {Status.UNCHANGED}}
+    wrong = {key: o for key, o in outcomes if o.status not in SUCCEEDED}
     if wrong or len(outcomes) != len(stage.rows):
         first = next(iter(wrong.values()), None)
         why = f" ({first.status}: {first.reason})" if first is not None else ""

@@ -89,6 +89,9 @@ class Subject(ABC):
     """How the vendor says that there were too many requests."""
     wait: float = 1.0
     """Seconds that `throttled` asks to wait."""
+    patience: float = 1.0
+    """Seconds after which a request can take no effect any more, in the checks that have to wait for that; the server
+    must answer sooner."""
     expired: Answer = Answer.json(401, {"error": "The token has expired."})
     """How the vendor says that credentials are not accepted (any more)."""
     request_id: str = ""
