@@ -139,7 +139,7 @@ def _sandbox_only() -> dict[str, Target]:
 def _option(key: str) -> Any:
     """The forms that a key takes, for the schema; which of them is the kind's is checked by `_read_option`."""
     found = forms(key)
-    return SkipValidation[Optional[Union[found]]] if found else Any  # type: ignore[misc]  # noqa: UP007, UP045
+    return SkipValidation[Optional[Union[tuple(found)]]] if found else Any  # type: ignore[misc]  # noqa: UP007, UP045
 
 
 @dg.scaffold_with(DestinationScaffolder)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from integrations_dagster.testing.conformance import Case, Result, cases, results, run_checks
 from integrations_dagster.testing.subject import CONTROLS, TEXTS, Answer, Subject
+from integrations_dagster.testing.todo import described, to_do
 
 if TYPE_CHECKING:
     from integrations_dagster.testing.plugin import ConformanceTests
@@ -25,8 +26,10 @@ __all__ = [
     "Subject",
     "cases",
     "conformance_tests",
+    "described",
     "results",
     "run_checks",
+    "to_do",
 ]
 
 

@@ -12,6 +12,7 @@ from integrations_dagster.testing import check_faults, check_rows, check_state
 from integrations_dagster.testing.checks import CHECKS, Check, Failed, Per, Skipped, actions
 from integrations_dagster.testing.lab import Bench, instance, opened
 from integrations_dagster.testing.subject import Subject
+from integrations_dagster.testing.todo import unfilled
 from integrations_dagster.vocabulary import IntegrationsError
 
 __all__ = ["CHECKS", "Case", "Result", "cases", "check_faults", "check_rows", "check_state", "run_checks"]
@@ -124,6 +125,9 @@ def run_checks(subject: Subject, seeds: Sequence[int] = (0, 1)) -> tuple[bool, s
     Returns:
         Whether none failed, and a report: a line for each check, and what each failed one promises.
     """
+    left = unfilled(subject)
+    if left:
+        return False, "\n".join([f"{subject.name} cannot be tested yet. To do:", *(f"- {what}" for what in left)])
     done = list(results(subject, seeds))
     bad = [result for result in done if result.outcome in ("failed", "broken")]
     lines = [f"Conformance of {subject.name}", "", *(result.line for result in done), ""]

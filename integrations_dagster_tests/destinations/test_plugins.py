@@ -28,7 +28,11 @@ made = Destination.resolve_from_yaml(
 spec = made.spec("prod")
 print(type(spec.create()).__module__, spec.create().label)
 """
-NAMES = "from integrations_dagster.destinations.registry import KINDS; import sys; print(sorted(KINDS), 'acme_kinds' in sys.modules)"
+NAMES = """
+import sys
+from integrations_dagster.destinations.registry import KINDS
+print(sorted(KINDS), "acme_kinds" in sys.modules)
+"""
 
 
 class Site:
