@@ -40,6 +40,13 @@ TestAcme = conformance_tests(AcmeSubject())
 """The subject of a scaffolded test, filled in: its server and rows are those of the suite's own tests."""
 
 
+SLUG = """match = ("slug",)
+
+    def good(self, key: str, version: int) -> dict[str, object]:
+        return {"slug": key, **super().good(key, version)}
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> ProjectFolder:
     folder = ProjectFolder(tmp_path, {}, package="external")
@@ -107,8 +114,8 @@ def test_yaml_says_what_is_left_to_do_and_then_conforms(project: ProjectFolder) 
     assert "- object: The object, as the API calls it." in done.stdout
     file = project.defs / "acme" / "defs.yaml"
     text = file.read_text().replace("records:", "notes:").replace("POST /records", "POST /notes")
-    file.write_text(text.replace("external_id", "slug").replace("rows: 100", "rows: 20"))
-    fill(project, match='match = ("slug",)')
+    file.write_text(text.replace("external_id", "slug").replace("rows: 100", "rows: 20").replace("1000000", "30000"))
+    fill(project, match=SLUG)
     done = pytest_of(project)
     assert done.returncode == 0, done.stdout
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 15

@@ -14,6 +14,7 @@ attributes:
     sandbox: {base_url: "http://127.0.0.1:8765", auth: {kind: bearer, token: {env: <<NAME>>_TOKEN}}}
     # prod: {base_url: https://api.example.com, auth: {kind: bearer, token: {env: <<NAME>>_TOKEN}}}
   api:
+    limits: {bytes: 1000000}            # To do: bytes that one request takes
     objects:
       records:                          # To do: what the API calls its records
         match: {external_id: exact}     # To do: the field that it finds them by
@@ -21,7 +22,7 @@ attributes:
           request: POST /records        # To do: method and path
           rows: 100                     # To do: rows that one request takes
           body: {action: upsert, rows: "{rows}"}
-          item: {key: "{external_id}", fields: "{record}"}
+          item: {key: "{match}", fields: "{record}"}
           # To do: where the answer says what became of each row. What it does not say is no success.
           answer:
             results: results
