@@ -208,7 +208,7 @@ def verify(lab: Lab) -> None:
     """Rows in doubt are looked up where the destination can: those that are there count as created, the others are
     sent."""
     wanted = lab.destination.can_verify(lab.subject.object, lab.subject.match)
-    if Mode.INSERT not in lab.destination.modes or lab.repeat(Action.CREATE) is not Repeat.NEVER or not wanted:
+    if Mode.INSERT not in lab.modes or lab.repeat(Action.CREATE) is not Repeat.NEVER or not wanted:
         raise Skipped("The destination looks up no rows in doubt (`can_verify`).")
     for effect in (True, False):
         lab.subject.reset()
@@ -258,7 +258,7 @@ def _first(lab: Lab) -> tuple[Mode, Action]:
         Mode.DELETE: Action.DELETE,
     }
     order = sorted(wanted, key=lambda mode: lab.repeat(wanted[mode]) is Repeat.NEVER)
-    mode = next(mode for mode in order if mode in lab.destination.modes)
+    mode = next(mode for mode in order if mode in lab.modes)
     return mode, wanted[mode]
 
 

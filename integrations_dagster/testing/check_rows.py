@@ -216,7 +216,7 @@ def account_limits(lab: Lab) -> None:
 
 def _writing(lab: Lab) -> list[Action]:
     """The destination's actions, those first that can be rejected row by row."""
-    return actions(lab.destination)
+    return actions(lab.modes)
 
 
 def _words(action: Action) -> str:

@@ -32,22 +32,20 @@ def declaration(lab: Lab) -> None:
     its limits are possible; a value without a form is refused."""
     subject, destination = lab.subject, lab.destination
     expect(destination.kind and destination.label, "`kind` or `label` is empty.", "Name the destination.")
-    expect(destination.modes, "`modes` is empty.", "Declare what the destination can do.")
+    expect(lab.modes, "`modes` is empty.", "Declare what the destination can do.")
     for mode in Mode:
         match = () if mode is Mode.APPEND else subject.match
         try:
             destination.check(subject.object, mode, match, lab.fields)
         except Misconfigured as error:
-            expect(
-                mode not in destination.modes, f"`check` refuses mode {mode.value}: {error}", "Take it out of `modes`."
-            )
+            expect(mode not in lab.modes, f"`check` refuses mode {mode.value}: {error}", "Take it out of `modes`.")
         else:
             expect(
-                mode in destination.modes,
+                mode in lab.modes,
                 f"`check` takes mode {mode.value}, which is not declared.",
                 "Raise Misconfigured, naming the modes that are possible.",
             )
-    for action in actions(destination):
+    for action in actions(lab.modes):
         limits = destination.limits(subject.object, action)
         expect(limits.rows >= 1, f"`limits` of {action.value} says {limits.rows} rows.", "One row is the least.")
         sizes = [size for size in (limits.bytes, limits.row_bytes) if size is not None]
@@ -156,7 +154,7 @@ def _writes_nothing(ran: Ran) -> None:
 @check(Per.DESTINATION)
 def nothing_to_do(lab: Lab) -> None:
     """A model without rows is delivered by no request."""
-    mode = sorted(lab.destination.modes)[0]
+    mode = sorted(lab.modes)[0]
     ran = lab.run(lab.sync(mode), {})
     expect(not ran.requests, f"A run without rows sent {len(ran.requests)} requests.", "Ask for nothing before it.")
 
@@ -167,7 +165,7 @@ def missing_records(lab: Lab, action: Action) -> None:
     deleted (or is rejected, where the subject says so). The other rows of its request are not held up."""
     if action not in (Action.MODIFY, Action.DELETE):
         raise Skipped("This action needs no record.")
-    if action is Action.DELETE and Mode.DELETE not in lab.destination.modes:
+    if action is Action.DELETE and Mode.DELETE not in lab.modes:
         raise Skipped("Mode mirror deletes by ids, or what it has delivered itself.")
     stage = staged(lab, action, 4)
     absent = {key_of(place): lab.subject.good(key_of(place), 2) for place in (50, 51)}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from integrations_dagster.destinations.base import Destination
 from integrations_dagster.testing.lab import Lab, Rows, key_of
 from integrations_dagster.vocabulary import SUCCEEDED, Action, Mode, Status
 
@@ -68,9 +67,8 @@ def check(
     return add
 
 
-def actions(destination: Destination) -> list[Action]:
-    """The ways in which a destination's modes deliver rows."""
-    modes = destination.modes
+def actions(modes: frozenset[Mode]) -> list[Action]:
+    """The ways in which modes deliver rows."""
     found = [Action.CREATE] if modes & {Mode.INSERT, Mode.APPEND} else []
     found += [Action.UPSERT] if modes & {Mode.UPSERT, Mode.MIRROR} else []
     found += [Action.MODIFY] if Mode.UPDATE in modes else []
@@ -129,7 +127,7 @@ def staged(lab: Lab, action: Action, count: int, *, bad: Iterable[int] = (), sta
         before = {lab.identity(key, row): row for key, row in made.items()}
         if action is Action.MODIFY:
             ids = {}
-        elif Mode.DELETE in lab.destination.modes:
+        elif Mode.DELETE in lab.modes:
             # Mode delete knows no ids: records are found by match value.
             ids = {key: id_ for place, (key, id_) in enumerate(ids.items()) if place % 2}
         lab.proxy.clear()

@@ -10,7 +10,7 @@ from typing import Any
 
 from integrations_dagster.testing import check_faults, check_rows, check_state
 from integrations_dagster.testing.checks import CHECKS, Check, Failed, Per, Skipped, actions
-from integrations_dagster.testing.lab import Bench, instance, opened
+from integrations_dagster.testing.lab import Bench, instance, modes_of, opened
 from integrations_dagster.testing.subject import Subject
 from integrations_dagster.testing.todo import unfilled
 from integrations_dagster.vocabulary import IntegrationsError
@@ -82,14 +82,14 @@ def cases(subject: Subject, seeds: Sequence[int] = (0, 1)) -> list[Case]:
     Args:
         seeds: Of the checks that draw.
     """
-    destination = instance(subject)
+    modes = modes_of(subject, instance(subject))
     found: list[Case] = []
     for check in CHECKS:
         each: list[tuple[Any, ...]] = [()]
         if check.per is Per.MODE:
-            each = [(mode,) for mode in sorted(destination.modes)]
+            each = [(mode,) for mode in sorted(modes)]
         elif check.per is Per.ACTION:
-            each = [(action,) for action in actions(destination)]
+            each = [(action,) for action in actions(modes)]
         for arguments in each:
             drawn = [(*arguments, seed) for seed in seeds] if check.seeds else [arguments]
             found += [Case(check, given) for given in drawn]

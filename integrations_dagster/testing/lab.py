@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from integrations_dagster.sync.state import state_key
 from integrations_dagster.sync.write import write
 from integrations_dagster.testing.proxy import READS, Proxy, Seen, proxied
 from integrations_dagster.testing.subject import Subject
-from integrations_dagster.vocabulary import Action, Change, Mode, Outcome, Row, Status, Worker
+from integrations_dagster.vocabulary import Action, Change, Misconfigured, Mode, Outcome, Row, Status, Worker
 
 KEY = "key"
 """The model's primary key, a text; no field of a subject may have this name."""
@@ -153,6 +153,7 @@ class Lab:
             [{name: row.get(name) for name in self.fields} for row in (*sample, *([bad] if bad else []))]
         ).schema
         self.destination = self.spec().create({"secret": subject.secret} if subject.secret else {})
+        self.modes = modes_of(subject, self.destination)
 
     def close(self) -> None:
         self.ledger.close()
@@ -386,7 +387,7 @@ class Lab:
         """
         if not rows or self.subject.seed(rows):
             return {}
-        action = Action.UPSERT if self.destination.modes & {Mode.UPSERT, Mode.MIRROR} else Action.CREATE
+        action = Action.UPSERT if self.modes & {Mode.UPSERT, Mode.MIRROR} else Action.CREATE
         made = self.deliver(action, rows, batch_rows=None)
         if made.of(Status.CREATED, Status.UPDATED) != set(rows):
             raise RuntimeError(f"The records that the check needs could not be made: {made.outcomes}. Write `seed`.")
@@ -459,3 +460,18 @@ def instance(subject: Subject) -> Destination:
         if form is not None and (option is None or isinstance(option, Mapping)):
             option = form[1].model_validate(option or {})
         return DestinationSpec("conformance", kind, TargetSpec("conformance"), option=option).create()
+
+
+def modes_of(subject: Subject, destination: Destination) -> frozenset[Mode]:
+    """The modes that the subject's object takes."""
+    if subject.modes is not None:
+        return subject.modes
+    if destination.options is None:
+        return destination.modes
+    fields = tuple(subject.good(key_of(0), 1))
+    found = set()
+    for mode in destination.modes:
+        with suppress(Misconfigured):
+            destination.check(subject.object, mode, () if mode is Mode.APPEND else subject.match, fields)
+            found.add(mode)
+    return frozenset(found)

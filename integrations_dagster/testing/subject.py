@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from integrations_dagster.destinations.base import Destination, Limits
 from integrations_dagster.sync.spec import AuthSpec
-from integrations_dagster.vocabulary import Action
+from integrations_dagster.vocabulary import Action, Mode
 
 TEXTS: tuple[str, ...] = (
     "Zoë Müller-Łukasiewicz",
@@ -69,6 +69,9 @@ class Subject(ABC):
     """Object at the destination."""
     match: tuple[str, ...] = ()
     """The fields that records are recognized by; empty where that is the primary key."""
+    modes: frozenset[Mode] | None = None
+    """The modes that the object takes; None: those that the destination declares, and of a kind that YAML describes
+    those that its `check` lets pass."""
     text: ClassVar[str]
     """A field, no match value, that takes any text and is kept as it was sent."""
     longest: int = 2000
