@@ -181,7 +181,7 @@ def _sent_within(lab: Lab, action: Action, count: int, rows: int, most: int | No
         )
         expect(
             most is None or len(seen.body) <= most,
-            f"A request had {len(seen.body):,} bytes, and {most:,} are taken.",
+            f"A request had {len(seen.body):,} bytes, and {most or 0:,} are taken.",
             "Let `limits` say fewer bytes, by what the destination adds to each row's canonical JSON (200 bytes a row "
             "are allowed for already).",
         )
