@@ -91,7 +91,9 @@ def unsafe_repeats(lab: Lab, action: Action) -> None:
         lab.subject.reset()
         stage = staged(lab, action, 4, start=10 * number)
         lab.proxy.faults = [fault]
-        done = lab.deliver(action, stage.rows, ids=stage.ids)
+        # Where the engine waits until the lost request can take effect no more, that is soon.
+        timeout = lab.subject.patience if repeat is Repeat.WHEN_QUIET else 10.0
+        done = lab.deliver(action, stage.rows, ids=stage.ids, timeout=timeout)
         lab.proxy.faults = []
         sent = f"`repeat` says {repeat.value} of {action.value}"
         # Where nothing is repeated, a flow of several requests ends with the first that got no answer.
