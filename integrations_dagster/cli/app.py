@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+scaffolds = typer.Typer(help="Write files to begin with.", no_args_is_help=True)
+app.add_typer(scaffolds, name="scaffold")
+
 ProjectOption = Annotated[Path, typer.Option("--project", help="Any folder of the project.", show_default="here")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Deliver at most N rows; removes nothing.")]
 KeysOption = Annotated[
@@ -349,6 +352,22 @@ def auth(
     storage = projects.prepare(loaded.root)
     spec = loaded.destination(destination).spec(target or target_in_force())
     auth.authorize(spec, storage, port, timeout, browser, show.err())
+
+
+@scaffolds.command("destination")
+def scaffold_destination(
+    name: Annotated[str, typer.Argument(help="Its name, and that of its kind with --python: small letters, _.")],
+    python: Annotated[
+        bool, typer.Option("--python", help="A class, for an API that the YAML of kind http cannot describe.")
+    ] = False,
+    tests: Annotated[Path, typer.Option(help="Folder of the project's tests.")] = Path("tests"),
+    project: ProjectOption = HERE,
+) -> None:
+    """Write a destination and its conformance test, to be filled in. Files that are there stay as they are."""
+    from integrations_dagster.cli import scaffold, show
+
+    root = projects.project_root(project)
+    show.print_notes(show.out(), scaffold.destination(root, name, tests, python=python))
 
 
 @app.command()

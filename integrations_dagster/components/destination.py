@@ -13,7 +13,7 @@ from integrations_dagster.components.attributes import YamlComponent
 from integrations_dagster.components.auth import read_auth, schema
 from integrations_dagster.components.scaffold import DestinationScaffolder
 from integrations_dagster.delivery.auth.kinds import KINDS as AUTH_KINDS
-from integrations_dagster.destinations.registry import KINDS
+from integrations_dagster.destinations.registry import KINDS, forms
 from integrations_dagster.keys import TEMPLATE, TEXT, Duration, EnvVar, Keys, Secret, mistake, near, problem
 from integrations_dagster.sync.spec import DestinationSpec, Env, TargetSpec
 from integrations_dagster.vocabulary import Misconfigured
@@ -35,6 +35,11 @@ def _kind(value: Any) -> Any:
     if not isinstance(value, str) or value not in KINDS:
         meant = f'It is called "{ALIASES[value]}" here. ' if str(value) in ALIASES else near(str(value), KINDS)
         raise problem(f'"{value}" is no kind of destination. {meant}Known: {", ".join(sorted(KINDS))}.')
+    try:
+        # A kind of another distribution is imported here for the first time.
+        KINDS[value]
+    except Misconfigured as error:
+        raise problem(str(error)) from None
     return value
 
 
@@ -133,8 +138,8 @@ def _sandbox_only() -> dict[str, Target]:
 
 def _option(key: str) -> Any:
     """The forms that a key takes, for the schema; which of them is the kind's is checked by `_read_option`."""
-    forms = [kind.options[1] for kind in KINDS.values() if kind.options is not None and kind.options[0] == key]
-    return SkipValidation[Optional[Union[tuple(forms)]]] if forms else Any  # type: ignore[misc]  # noqa: UP007, UP045
+    found = forms(key)
+    return SkipValidation[Optional[Union[tuple(found)]]] if found else Any  # type: ignore[misc]  # noqa: UP007, UP045
 
 
 @dg.scaffold_with(DestinationScaffolder)

@@ -1,0 +1,20 @@
+"""Every destination of the project that the sandbox stands in for passes the conformance suite.
+
+A destination whose server is another (a test server, installed software) has a file of its own beside this one: a
+subject and one line.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from integrations_dagster.testing import conformance_tests
+from integrations_dagster_tests.testing.subjects import Companies, Contacts, Hook, Inserts, Jobs, KeyedInserts
+
+TestContacts = conformance_tests(Contacts())
+# The same flows as contacts, matched by another property.
+TestCompanies = pytest.mark.slow(conformance_tests(Companies()))
+TestHook = conformance_tests(Hook())
+TestInserts = conformance_tests(Inserts())
+TestKeyedInserts = conformance_tests(KeyedInserts())
+TestJobs = conformance_tests(Jobs())
