@@ -85,6 +85,8 @@ def test_the_example_of_these_tests_loads() -> None:
             "which `next` and `query` belong to",
         ),
         (operation("", name="mirror"), "is no key here"),
+        (f"{{objects: {{a: {{create: {ONE}, fields: {{x: string}}}}, b: {{create: {ONE}}}}}}}", "b.fields are missing"),
+        (f"{{objects: {{a: {{create: {ONE}, fields: {{x: strng}}}}}}}}", "a.fields.x"),
         (operation("")[:-1] + ", references: {o: {request: GET /o, records: '@', columns: {}}}}", "columns"),
         (
             operation("")[:-1] + ", references: {o: {request: DELETE /o, records: '@', columns: {id: id}}}}",
