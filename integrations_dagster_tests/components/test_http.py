@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from integrations_dagster.components import Destination
+from integrations_dagster.components.load import load_project
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
+from integrations_dagster_tests.components.project import SYNC, ProjectFolder
 
 ROWS = "{request: POST /people/batch, rows: 50, body: {people: '{rows}'}, answer: {results: results, success: ok}}"
 ONE = "{request: POST /people, body: '{record}', answer: {id: id}}"
@@ -186,3 +188,46 @@ def test_fields_that_meet_members_of_the_body() -> None:
     made = load(operation("encoding: xml, body: {person: '{record}'}"))
     with pytest.raises(Misconfigured, match="no name of an XML element"):
         made.check("people", Mode.INSERT, (), ("first name",))
+
+
+HOOK = """
+type: integrations_dagster.Destination
+attributes:
+  name: hook
+  kind: http
+  targets: {sandbox: {base_url: "http://127.0.0.1:1"}}
+  api:
+    objects:
+      people:
+        upsert: {request: "PUT /people/{key}", body: "{record}", answer: all_rows}
+        delete: {request: "DELETE /people/{key}", answer: all_rows}
+"""
+
+
+def test_a_sync_to_it_loads_with_the_project(project: ProjectFolder) -> None:
+    project.write("hook", HOOK)
+    loaded = load_project(project.root)
+    assert not loaded.broken
+    (sync,) = loaded.specs
+    assert sync.destination.create().label == "hook"
+
+
+def test_a_mode_without_its_operation_is_told_at_the_sync(project: ProjectFolder) -> None:
+    project.write("hook", HOOK.replace("        delete: ", "        modify: ").replace("DELETE /", "PATCH /"))
+    error = load_project(project.root).broken["people_to_hook"]
+    assert "people cannot be delivered in mode 'mirror'" in error
+    assert "lacks `delete`" in error
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [("{record.name}", False), ("{record.name.first}", False), ("{record.other}", True)],
+)
+def test_a_sensitive_field_is_only_sent_in_the_record(project: ProjectFolder, said: str, fits: bool) -> None:
+    project.write("hook", HOOK.replace('"PUT /people/{key}"', f'"PUT /people/{{key}}", query: {{q: "{said}"}}'))
+    project.write("people_to_hook", SYNC.replace("name: full_name", "name: {column: full_name, sensitive: true}"))
+    broken = load_project(project.root).broken
+    if fits:
+        assert not broken
+    else:
+        assert "logs would not recognize it" in broken["people_to_hook"]
