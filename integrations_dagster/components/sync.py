@@ -384,8 +384,8 @@ class Sync(YamlComponent):
             if field.sensitive and any(name[: len(path)] == path[: len(name)] for name in exposed):
                 raise self.error(
                     ("fields", target, "sensitive"),
-                    f"marks a value that the destination's `api` sends by itself ({{record.{target}}}), where logs would "
-                    "not recognize it.",
+                    f"marks a value that the destination's `api` sends by itself ({{record.{target}}}), where logs "
+                    "would not recognize it.",
                     "Let the record carry it, or take the mark away.",
                 )
             if field.sensitive and field.column in model.primary_key:

@@ -54,6 +54,7 @@ def test_the_example_of_these_tests_loads() -> None:
         (operation("answer: {results: list, by: email, success: ok}"), "Write order, or where they are named"),
         (operation("answer: {results: list, by: {match: a, key: b}, success: ok}"), "exactly one of"),
         (operation("answer: {results: list, accepted: [ok], id: id}"), "`status` does not say where they are"),
+        (operation("answer: {results: list, success: ok, rest: missing}"), "takes a list of `results`, with `by`"),
         (operation("answer: {failures: {list: bad, by: {index: i}}}"), "Write `rest: accepted`"),
         (operation("answer: {results: list, success: ok, rest: accepted}"), "takes a list of `failures`"),
         (operation("request: GET /people"), "use one of POST, PUT, PATCH, DELETE"),
