@@ -262,7 +262,7 @@ class Sync(YamlComponent):
         self._check_home(model)
         self._check_batch(kind, mode)
         self._check_in_doubt(kind, mode)
-        self._check_sensitive(model)
+        self._check_sensitive(kind, model)
         if model.cursor is not None and mode in (Mode.MIRROR, Mode.DELETE):
             raise self.error(
                 "mode",
@@ -376,8 +376,18 @@ class Sync(YamlComponent):
                 "in_doubt", f"is verify, but {kind.label} cannot look up {self.object}{by}.", "Write hold or resend."
             )
 
-    def _check_sensitive(self, model: ModelSpec) -> None:
+    def _check_sensitive(self, kind: Destination, model: ModelSpec) -> None:
+        exposed = [name.split(".") for name in kind.exposes(self.object)]
         for target, field in self.fields.items():
+            path = target.split(".")
+            # The part of a field, and an object that it lies in.
+            if field.sensitive and any(name[: len(path)] == path[: len(name)] for name in exposed):
+                raise self.error(
+                    ("fields", target, "sensitive"),
+                    f"marks a value that the destination's `api` sends by itself ({{record.{target}}}), where logs "
+                    "would not recognize it.",
+                    "Let the record carry it, or take the mark away.",
+                )
             if field.sensitive and field.column in model.primary_key:
                 raise self.error(
                     ("fields", target, "sensitive"),

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -103,6 +103,8 @@ class AnswerPaths:
         failures: The list of refused rows, where it is another list, or None. Its entries may name no row.
         rest_accepted: Whether rows that neither list mentions were accepted; only where the answer has the list of
             failures, and every entry of it is about a row.
+        rest_missing: Whether rows that neither list mentions have no record there; only where the answer has the list
+            of results, and every entry of it is about a row.
         count: Expression: how many rows were accepted. If another number is found, rows that are not mentioned are
             unknown. "" for none.
     """
@@ -110,6 +112,7 @@ class AnswerPaths:
     results: Listing | None = None
     failures: Listing | None = None
     rest_accepted: bool = False
+    rest_missing: bool = False
     count: str = ""
 
 
@@ -225,22 +228,30 @@ def read_pages(
     if not found:
         wanted = " nor ".join(f"`{listing.path}`" for listing in (paths.results, paths.failures) if listing is not None)
         raise unreadable(reading.label, status, f"no list at {wanted}", reading.request_id)
-    complete = paths.rest_accepted and paths.failures in found
-    complete &= all(one.place is not None and one.accepted is not None for one in told)
+    whole = all(one.place is not None and one.accepted is not None for one in told)
+    complete = whole and paths.rest_accepted and paths.failures in found
     if paths.count:
         refused = {one.place for one in told if one.accepted is False}
         complete &= _number(paths.count, documents[-1]) == len(batch.rows) - len(refused)
-    return outcomes(batch, told, reading, rest_accepted=complete, status=status)
+    missing = whole and paths.rest_missing and paths.results in found
+    return outcomes(batch, told, reading, rest_accepted=complete, rest_missing=missing, status=status)
 
 
 def outcomes(
-    batch: Batch, told: Iterable[Told], reading: Reading, *, rest_accepted: bool = False, status: int = 200
+    batch: Batch,
+    told: Iterable[Told],
+    reading: Reading,
+    *,
+    rest_accepted: bool = False,
+    rest_missing: bool = False,
+    status: int = 200,
 ) -> list[Outcome]:
     """The outcome of each row of a batch, in order, from what was told of them.
 
     Args:
         told: In any order; several may be about one row, and some about none that is known.
         rest_accepted: Whether rows that nothing was told of were accepted.
+        rest_missing: Whether they have no record there.
 
     Raises:
         Unavailable: Nothing was told of any row, and no reason was given.
@@ -256,12 +267,19 @@ def outcomes(
         # What was refused is not confirmed by another entry.
         if before is None or before.accepted:
             by_place[one.place] = one
-    if not by_place and not rest_accepted and stranger is None:
+    if not by_place and not rest_accepted and not rest_missing and stranger is None:
         reason = f"{reading.label} answered {status} without saying what became of any row."
         raise Unavailable(reason, "SILENT_ANSWER", reading.request_id)
     if rest_accepted:
         rest = [Told(place, accepted=True) for place in range(len(batch.rows))]
         return [outcome_of(row, by_place.get(p, rest[p]), reading) for p, row in enumerate(batch.rows)]
+    if rest_missing:
+        absent = replace(reading, meaning=lambda _told: (Meaning.MISSING, "The answer does not mention its record."))
+        gone = Told(None, accepted=False, code="NOT_MENTIONED")
+        return [
+            outcome_of(row, by_place[p], reading) if p in by_place else outcome_of(row, gone, absent)
+            for p, row in enumerate(batch.rows)
+        ]
     silent = _silent(batch.action, stranger, reading)
     return [
         outcome_of(row, by_place[place], reading) if place in by_place else silent

@@ -251,6 +251,11 @@ class Destination(ABC):
             Misconfigured: Naming what is wrong and what is possible.
         """
 
+    def exposes(self, object_: str) -> frozenset[str]:  # noqa: ARG002
+        """Fields whose values are sent elsewhere than under their own names in a JSON body: in an address, a header, a
+        member of another name. Logs would not recognize them there, so none of them may be `sensitive`."""
+        return frozenset()
+
     @abstractmethod
     def limits(self, object_: str, action: Action) -> Limits:
         """Limits of one request; a sync's `batch:` may lower them."""

@@ -6,8 +6,10 @@ import pytest
 import yaml
 
 from integrations_dagster.components import Destination
+from integrations_dagster.components.load import load_project
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
+from integrations_dagster_tests.components.project import SYNC, ProjectFolder
 
 ROWS = "{request: POST /people/batch, rows: 50, body: {people: '{rows}'}, answer: {results: results, success: ok}}"
 ONE = "{request: POST /people, body: '{record}', answer: {id: id}}"
@@ -52,6 +54,7 @@ def test_the_example_of_these_tests_loads() -> None:
         (operation("answer: {results: list, by: email, success: ok}"), "Write order, or where they are named"),
         (operation("answer: {results: list, by: {match: a, key: b}, success: ok}"), "exactly one of"),
         (operation("answer: {results: list, accepted: [ok], id: id}"), "`status` does not say where they are"),
+        (operation("answer: {results: list, success: ok, rest: missing}"), "takes a list of `results`, with `by`"),
         (operation("answer: {failures: {list: bad, by: {index: i}}}"), "Write `rest: accepted`"),
         (operation("answer: {results: list, success: ok, rest: accepted}"), "takes a list of `failures`"),
         (operation("request: GET /people"), "use one of POST, PUT, PATCH, DELETE"),
@@ -85,6 +88,8 @@ def test_the_example_of_these_tests_loads() -> None:
             "which `next` and `query` belong to",
         ),
         (operation("", name="mirror"), "is no key here"),
+        (f"{{objects: {{a: {{create: {ONE}, fields: {{x: string}}}}, b: {{create: {ONE}}}}}}}", "b.fields are missing"),
+        (f"{{objects: {{a: {{create: {ONE}, fields: {{x: strng}}}}}}}}", "a.fields.x"),
         (operation("")[:-1] + ", references: {o: {request: GET /o, records: '@', columns: {}}}}", "columns"),
         (
             operation("")[:-1] + ", references: {o: {request: DELETE /o, records: '@', columns: {id: id}}}}",
@@ -184,3 +189,46 @@ def test_fields_that_meet_members_of_the_body() -> None:
     made = load(operation("encoding: xml, body: {person: '{record}'}"))
     with pytest.raises(Misconfigured, match="no name of an XML element"):
         made.check("people", Mode.INSERT, (), ("first name",))
+
+
+HOOK = """
+type: integrations_dagster.Destination
+attributes:
+  name: hook
+  kind: http
+  targets: {sandbox: {base_url: "http://127.0.0.1:1"}}
+  api:
+    objects:
+      people:
+        upsert: {request: "PUT /people/{key}", body: "{record}", answer: all_rows}
+        delete: {request: "DELETE /people/{key}", answer: all_rows}
+"""
+
+
+def test_a_sync_to_it_loads_with_the_project(project: ProjectFolder) -> None:
+    project.write("hook", HOOK)
+    loaded = load_project(project.root)
+    assert not loaded.broken
+    (sync,) = loaded.specs
+    assert sync.destination.create().label == "hook"
+
+
+def test_a_mode_without_its_operation_is_told_at_the_sync(project: ProjectFolder) -> None:
+    project.write("hook", HOOK.replace("        delete: ", "        modify: ").replace("DELETE /", "PATCH /"))
+    error = load_project(project.root).broken["people_to_hook"]
+    assert "people cannot be delivered in mode 'mirror'" in error
+    assert "lacks `delete`" in error
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [("{record.name}", False), ("{record.name.first}", False), ("{record.other}", True)],
+)
+def test_a_sensitive_field_is_only_sent_in_the_record(project: ProjectFolder, said: str, fits: bool) -> None:
+    project.write("hook", HOOK.replace('"PUT /people/{key}"', f'"PUT /people/{{key}}", query: {{q: "{said}"}}'))
+    project.write("people_to_hook", SYNC.replace("name: full_name", "name: {column: full_name, sensitive: true}"))
+    broken = load_project(project.root).broken
+    if fits:
+        assert not broken
+    else:
+        assert "logs would not recognize it" in broken["people_to_hook"]

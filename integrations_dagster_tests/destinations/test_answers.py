@@ -254,6 +254,27 @@ def test_what_a_refusal_means_is_the_destinations_to_say(meaning: Meaning, statu
     assert (told.status, told.code) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("action", "status", "code"),
+    [
+        (Action.UPDATE, Status.REJECTED, GONE),
+        (Action.MODIFY, Status.REJECTED, NO_RECORD),
+        (Action.DELETE, Status.DELETED, ""),
+    ],
+)
+def test_rows_that_results_do_not_mention_may_have_no_record(action: Action, status: Status, code: str) -> None:
+    paths = AnswerPaths(Listing("data", By.KEY, at="id", id="id"), rest_missing=True)
+    sent = of(2, action)
+    first, second = read_rows(paths, sent, {"data": [{"id": 0}]}, VENDOR)
+    assert first.status in SUCCEEDED
+    assert (second.status, second.code) == (status, code)
+    assert {told.code for told in read_rows(paths, sent, {"data": []}, VENDOR)} == {code}
+    with pytest.raises(Unavailable):
+        read_rows(paths, sent, {}, VENDOR)
+    told = read_rows(paths, sent, {"data": [{"id": 9}, {"id": 1}]}, VENDOR)
+    assert told[0].status is Status.UNSENT, "an entry that names no row may be about any"
+
+
 def test_what_an_accepted_row_became() -> None:
     added, changed = row(0), row(1, change=Change.CHANGED)
     told = [Told(0, accepted=True, created=False), Told(1, accepted=True)]

@@ -113,6 +113,27 @@ def test_create_change_rename_and_remove(bench: Bench, stockroom: Stockroom) -> 
     assert held["sku-renamed"] is before, "renamed by its id, not made anew"
 
 
+def test_a_match_value_that_changes_without_an_update_by_id(bench: Bench, stockroom: Stockroom) -> None:
+    """The row is written as another record, and the one it left is removed."""
+    sync = articles(bench, stockroom)
+    option = sync.destination.option
+    form = option.objects["articles"].model_copy(update={"update": None})
+    option = option.model_copy(update={"objects": {"articles": form}})
+    sync = dataclasses.replace(sync, destination=dataclasses.replace(sync.destination, option=option))
+    bench.load("articles", rows(3), COLUMNS)
+    assert not bench.run(sync).failures
+    changed = rows(3)
+    changed[1]["sku"] = "sku-new"
+    bench.load("articles", changed, COLUMNS)
+    assert not bench.run(sync).failures
+    assert "sku-new" in stockroom.by_sku()
+    assert not bench.run(sync).failures
+    assert set(stockroom.by_sku()) == {"sku-0", "sku-new", "sku-2"}
+    sent = len(stockroom.asked)
+    assert not bench.run(sync).failures
+    assert len(stockroom.asked) == sent
+
+
 def test_rows_that_are_refused_inside_a_200(bench: Bench, stockroom: Stockroom) -> None:
     sync = articles(bench, stockroom)
     table = rows(120)

@@ -89,7 +89,7 @@ class AnswerKeys(Keys):
     id: Expression | None = Field(default=None, description="The record's id; proof enough that a row was accepted.")
     created: Expression | None = Field(default=None, description="True where a record was made, false if changed.")
     failures: FailuresKeys | None = Field(default=None, description="The list of refused rows, if it is another list.")
-    rest: Literal["accepted", "unknown"] = Field(
+    rest: Literal["accepted", "missing", "unknown"] = Field(
         default="unknown", description="What became of rows that are in neither list."
     )
     count: Expression | None = Field(default=None, description="How many rows were accepted; checked if given.")
@@ -123,6 +123,9 @@ class AnswerKeys(Keys):
                     raise mistake((name,), "belongs to a list. Leave it out, or give `results`.")
         if self.accepted is not None and self.status is None:
             raise mistake(("accepted",), "lists statuses, and `status` does not say where they are.")
+        if self.rest == "missing" and (self.results is None or self.by is None):
+            text = "says that rows which are not mentioned have no record, which takes a list of `results`, with `by`."
+            raise mistake(("rest",), text)
         if self.rest == "accepted" and self.failures is None:
             raise mistake(("rest",), "accepts rows that are not mentioned, which takes a list of `failures`.")
         if self.failures is not None and self.results is None and self.rest != "accepted":
@@ -169,7 +172,7 @@ class AnswerKeys(Keys):
                 message=self.failures.message or "",
                 refused=True,
             )
-        return AnswerPaths(results, failures, self.rest == "accepted", self.count or "")
+        return AnswerPaths(results, failures, self.rest == "accepted", self.rest == "missing", self.count or "")
 
 
 Answer = Annotated[AnswerKeys, BeforeValidator(_all_rows), AlsoTakes({"const": "all_rows"})]

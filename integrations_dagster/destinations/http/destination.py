@@ -39,8 +39,8 @@ from integrations_dagster.destinations.http.checks import check_sync, modes_of, 
 from integrations_dagster.destinations.http.errors import Verdict
 from integrations_dagster.destinations.http.forms import HttpApi, ObjectKeys
 from integrations_dagster.destinations.http.reading_forms import FieldsKeys
-from integrations_dagster.destinations.http.templates import Scope, Unfit
-from integrations_dagster.destinations.paths import as_text, find
+from integrations_dagster.destinations.http.templates import Scope, Unfit, placeholders
+from integrations_dagster.destinations.paths import as_text, probe
 from integrations_dagster.destinations.reading import Page, Reference, TargetField
 from integrations_dagster.destinations.usage import reset_of, usage, whole
 from integrations_dagster.destinations.values import json_value
@@ -106,6 +106,12 @@ class Http(Destination):
 
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:
         check_sync(self.api, object_, mode, match, fields)
+
+    def exposes(self, object_: str) -> frozenset[str]:
+        """Fields that a request names by themselves: `{record.ssn}`."""
+        form = object_of(self.api, object_)
+        said = [[o.request, o.query, o.headers, o.body, o.item] for o in form.operations.values()]
+        return frozenset(path for name, path in placeholders(said) if name == "record" and path)
 
     def limits(self, object_: str, action: Action) -> Limits:
         form = object_of(self.api, object_)
@@ -342,7 +348,7 @@ class Http(Destination):
     def fields(self, object_: str) -> Flow[list[TargetField]]:
         form = object_of(self.api, object_)
         if isinstance(form.fields, FieldsKeys):
-            return reading.read_fields(self.api, form.fields, object_)
+            return reading.read_fields(self.api, form.fields, object_, form.match)
         return reading.given_fields(form.fields or {}, form.match)
 
     def identify(self) -> Flow[str] | None:
@@ -354,10 +360,7 @@ class Http(Destination):
             call = identifier(self.api, form)
             response = yield call.asked(Scope(""))
             document = call.checked(response)
-            try:
-                name = as_text(find(form.id, document))
-            except ValueError:
-                name = ""
+            name = as_text(probe(form.id, document))
             if not name:
                 reason = f"{self.label} does not say who the account is: nothing at `{form.id}`."
                 raise Unavailable(reason, "UNREADABLE_ANSWER", call.request_id(response))

@@ -250,7 +250,11 @@ class HttpApi(Keys):
         if not self.label:
             self.label = (info.context or {}).get("destination", "") or "The API"
         checked(("headers",), self.headers, ())
+        described = [name for name, object_ in self.objects.items() if object_.fields is not None]
         for name, object_ in self.objects.items():
+            if described and object_.fields is None:
+                text = f'are missing: those of "{described[0]}" are given, and then all fields of syncs are checked.'
+                raise mistake(("objects", name, "fields"), text)
             for key, operation in object_.operations.items():
                 self._check(("objects", name, key), object_, operation)
         return self

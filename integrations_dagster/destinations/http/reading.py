@@ -121,13 +121,15 @@ def read_page(api: HttpApi, reference: str, columns: Sequence[str], cursor: str 
     return Page(rows, None if following is None else following.text)
 
 
-def read_fields(api: HttpApi, form: FieldsKeys, object_: str) -> Flow[list[TargetField]]:
-    """The fields that an API says an object has."""
+def read_fields(api: HttpApi, form: FieldsKeys, object_: str, match: Mapping[str, str]) -> Flow[list[TargetField]]:
+    """The fields that an API says an object has; those that it is matched by are unique, whatever it says."""
     records = yield from _all(api, Reader(api, form), Scope(object_))
-    return sorted((_field(api, form, record, response) for record, response in records), key=lambda field: field.name)
+    return sorted(
+        (_field(api, form, match, record, response) for record, response in records), key=lambda field: field.name
+    )
 
 
-def _field(api: HttpApi, form: FieldsKeys, record: Any, response: Response) -> TargetField:
+def _field(api: HttpApi, form: FieldsKeys, match: Mapping[str, str], record: Any, response: Response) -> TargetField:
     name = as_text(probe(form.name, record))
     if not name:
         raise unreadable(api.label, response.status, f"a field without `{form.name}`")
@@ -142,7 +144,7 @@ def _field(api: HttpApi, form: FieldsKeys, record: Any, response: Response) -> T
         writable=not _true(form.read_only, record),
         required=_true(form.required, record),
         options=tuple(text for text in map(as_text, options) if text) if isinstance(options, list) else (),
-        unique=_true(form.unique, record),
+        unique=name in match or _true(form.unique, record),
     )
 
 
