@@ -33,7 +33,7 @@ from integrations_dagster.destinations.base import GONE, NO_RECORD, Batch, Respo
 from integrations_dagster.destinations.error_table import shorten
 from integrations_dagster.destinations.errors import Unavailable
 from integrations_dagster.destinations.paths import as_text, find, probe
-from integrations_dagster.vocabulary import ABSENT, Action, Change, Outcome, Row, Status, per_row
+from integrations_dagster.vocabulary import ABSENT, SUCCEEDED, Action, Change, Outcome, Row, Status, per_row
 
 NO_ANSWER = "NO_ANSWER"
 """Outcome code of a row that the answer does not mention."""
@@ -319,6 +319,15 @@ def no_record(reading: Reading) -> Outcome:
         "for as long as the row is in the model."
     )
     return Outcome(Status.REJECTED, None, NO_RECORD, reason, reading.request_id)
+
+
+def as_another(outcome: Outcome) -> Outcome:
+    """Of a row that was written under a new match value. Without an id from the answer its record would be taken for
+    the one that it had before."""
+    if outcome.status not in SUCCEEDED or outcome.destination_id:
+        return outcome
+    reason = "The answer does not name the record that the row has now: what became of it is unknown."
+    return Outcome(Status.UNSENT, None, "NO_RECORD_ID", reason, outcome.request_id)
 
 
 def accepted_status(row: Row, created: bool | None = None) -> Status:

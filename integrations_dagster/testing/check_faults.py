@@ -91,9 +91,7 @@ def unsafe_repeats(lab: Lab, action: Action) -> None:
         lab.subject.reset()
         stage = staged(lab, action, 4, start=10 * number)
         lab.proxy.faults = [fault]
-        # Where the engine waits until the lost request can take effect no more, that is soon.
-        timeout = lab.subject.patience if repeat is Repeat.WHEN_QUIET else 10.0
-        done = lab.deliver(action, stage.rows, ids=stage.ids, timeout=timeout)
+        done = lab.deliver(action, stage.rows, ids=stage.ids, timeout=_timeout(lab, action))
         lab.proxy.faults = []
         sent = f"`repeat` says {repeat.value} of {action.value}"
         # Where nothing is repeated, a flow of several requests ends with the first that got no answer.
@@ -135,7 +133,7 @@ def _never_success(lab: Lab, action: Action, answers: dict[str, Answer], why: st
     for number, (what, answer) in enumerate(answers.items()):
         stage = staged(lab, action, 3, start=10 * number)
         lab.proxy.faults = [Fault(answer, times=None)]
-        done = lab.deliver(action, stage.rows, ids=stage.ids, attempts=2)
+        done = lab.deliver(action, stage.rows, ids=stage.ids, attempts=2, timeout=_timeout(lab, action))
         lab.proxy.faults = []
         wrong = set(stage.rows) - done.of(*_UNKNOWN)
         expect(
@@ -162,8 +160,13 @@ def missing_results(lab: Lab, action: Action) -> None:
         changed.append(found)
         return Answer(answer.status, json.dumps(less).encode(), answer.headers) if found else answer
 
-    lab.proxy.faults = [Fault(change=shortened, reads=None, times=None)]
-    done = lab.deliver(action, stage.rows, ids=stage.ids, attempts=2)
+    # Not the answers to look-ups before: what these leave out is not there. Those that come after tell of the work.
+    lab.proxy.faults = [
+        Fault(change=shortened, times=None),
+        Fault(change=shortened, reads=True, times=None, when=lambda *_: bool(lab.proxy.writes)),
+    ]
+    # Once: the request did take effect, and another attempt may find that out by itself.
+    done = lab.deliver(action, stage.rows, ids=stage.ids, attempts=1)
     if not any(changed):
         raise Skipped("No answer lists the rows of its request in JSON.")
     expect(
@@ -178,7 +181,7 @@ def outage(lab: Lab, action: Action) -> None:
     """While the server is out of order (503 and a page), no row is rejected or counted as delivered."""
     stage = staged(lab, action, 7)
     lab.proxy.faults = [Fault(OUTAGE, times=None)]
-    done = lab.deliver(action, stage.rows, ids=stage.ids, attempts=2)
+    done = lab.deliver(action, stage.rows, ids=stage.ids, attempts=2, timeout=_timeout(lab, action))
     wrong = set(stage.rows) - done.of(*_UNKNOWN)
     expect(
         not wrong,
@@ -262,6 +265,11 @@ def _first(lab: Lab) -> tuple[Mode, Action]:
     order = sorted(wanted, key=lambda mode: lab.repeat(wanted[mode]) is Repeat.NEVER)
     mode = next(mode for mode in order if mode in lab.modes)
     return mode, wanted[mode]
+
+
+def _timeout(lab: Lab, action: Action) -> float:
+    """Seconds of a request: few where the engine waits until one that got no answer can take effect no more."""
+    return lab.subject.patience if lab.repeat(action) is Repeat.WHEN_QUIET else 10.0
 
 
 def _untrusted(lab: Lab, action: Action) -> None:

@@ -101,6 +101,8 @@ class Subject(ABC):
     """Header in which the vendor names a request, in lower case; "" where it names none."""
     deletes_missing: bool = True
     """Whether deleting a record that is not there counts as deleted, rather than as rejected."""
+    not_numbers: bool = False
+    """Whether NaN and infinity have a form there, as in databases; JSON has none."""
     skip: Mapping[str, str] = {}
     """Checks that say nothing of this destination, by name, each with the reason; it is shown in the report."""
 

@@ -286,10 +286,36 @@ def test_a_record_that_is_gone_is_told_by_what_was_asked_for(wire: Wire) -> None
     moved = [row(1, action=Action.UPDATE, destination_id="5")]
     (outcome,), requests = drive(destination, destination.deliver(batch(moved)), [fault])
     assert (outcome.status, outcome.code) == (Status.REJECTED, GONE)
-    assert wire.calls(requests[0]) == [("contacts.write", [[5], {"firstname": "Name 1"}])]
+    assert wire.calls(requests[0]) == [("contacts.write", [[5], {"email": "r1@example.com", "firstname": "Name 1"}])]
     gone = [row(1, action=Action.DELETE, destination_id="5")]
     outcomes, _ = drive(destination, destination.deliver(batch(gone)), [fault])
     assert statuses(outcomes) == [Status.DELETED]
+
+
+def test_a_record_whose_match_value_changes_gets_the_new_one(wire: Wire) -> None:
+    destination = wire.destination(AT_ONCE)
+    moved = [row(1, action=Action.UPDATE, destination_id="5")]
+    (outcome,), (request,) = drive(destination, destination.deliver(batch(moved)), [wire.one(None)])
+    assert wire.calls(request) == [("contacts.write", [[5], {"email": "r1@example.com", "firstname": "Name 1"}])]
+    assert (outcome.status, outcome.destination_id) == (Status.UPDATED, "5")
+
+
+def test_without_a_call_that_renames_a_row_is_written_as_another_record(wire: Wire) -> None:
+    """The delete names ids, so that they are kept; the upsert knows match values only."""
+    upsert = {"method": "put", "params": ["{record}"], "answer": {"id": "@"}}
+    api = {"upsert": upsert, "delete": AT_ONCE["delete"], "id_type": "integer"}
+    moved = [row(1, action=Action.UPDATE, destination_id="5")]
+    destination = wire.destination(api)
+    (outcome,), (request,) = drive(destination, destination.deliver(batch(moved)), [wire.one(6)])
+    assert wire.calls(request) == [("put", [{"email": "r1@example.com", "firstname": "Name 1"}])]
+    assert (outcome.status, outcome.destination_id) == (Status.UPDATED, "6")
+    assert destination.repeat("contacts", Action.UPDATE) is Repeat.ALWAYS
+    # Whose id it does not say may be the old one, or another.
+    destination = wire.destination(
+        {**api, "upsert": {"method": "put", "params": ["{record}"]}, "search": AT_ONCE["search"]}
+    )
+    outcomes, _ = drive(destination, destination.deliver(batch(moved)), [wire.one(None)])
+    assert [(o.status, o.code) for o in outcomes] == [(Status.UNSENT, "NO_RECORD_ID")]
 
 
 def test_update_creates_nothing_and_delete_deletes_what_it_finds(wire: Wire) -> None:

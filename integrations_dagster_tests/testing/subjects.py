@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.process import ensure_running, stop
-from integrations_dagster.testing import CONTROLS, TEXTS, Subject
+from integrations_dagster.testing import CONTROLS, TEXTS, Answer, Subject
 from integrations_dagster.vocabulary import Action
 
 
@@ -129,3 +130,38 @@ class Jobs(Inserts):
 
     destination = "sandbox_jobs"
     path = "/jobs/conformance"
+
+
+class SalesforceContacts(Sandboxed):
+    """Salesforce contacts, matched by an external id."""
+
+    destination = "salesforce"
+    object = "Contact"
+    match = ("Customer_Id__c",)
+    text = "Notes__c"
+    throttled = Answer.json(
+        403,
+        [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "ConcurrentRequests Limit exceeded."}],
+        retry_after="1",
+    )
+    expired = Answer.json(401, [{"errorCode": "INVALID_SESSION_ID", "message": "Session expired or invalid"}])
+    request_id = "x-sfdc-request-id"
+
+    def reset(self) -> None:
+        super().reset()
+        self.client.define_salesforce(self.object, self.text, "textarea", length=32_000)
+
+    def records(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for record in self.client.salesforce_records(self.object):
+            yield record["fields"].get(self.match[0], record["id"]), record["fields"]
+
+    def good(self, key: str, version: int) -> dict[str, Any]:
+        return {
+            "Customer_Id__c": key,
+            "LastName": "Name",
+            "Notes__c": f"Note {version}",
+            "Lifetime_Value__c": Decimal("12.50"),
+        }
+
+    def bad(self, key: str, version: int) -> dict[str, Any]:
+        return {**self.good(key, version), "Email": "nobody"}

@@ -9,11 +9,20 @@ from __future__ import annotations
 import pytest
 
 from integrations_dagster.testing import conformance_tests
-from integrations_dagster_tests.testing.subjects import Companies, Contacts, Hook, Inserts, Jobs, KeyedInserts
+from integrations_dagster_tests.testing.subjects import (
+    Companies,
+    Contacts,
+    Hook,
+    Inserts,
+    Jobs,
+    KeyedInserts,
+    SalesforceContacts,
+)
 
 TestContacts = conformance_tests(Contacts())
 # The same flows as contacts, matched by another property.
 TestCompanies = pytest.mark.slow(conformance_tests(Companies()))
+TestSalesforceContacts = conformance_tests(SalesforceContacts(), seeds=(0,))
 TestHook = conformance_tests(Hook())
 TestInserts = conformance_tests(Inserts())
 TestKeyedInserts = conformance_tests(KeyedInserts())

@@ -16,6 +16,7 @@ from integrations_dagster.destinations.answers import (
     Reading,
     Told,
     accepted_status,
+    as_another,
     no_record,
     outcome_of,
     outcomes,
@@ -174,7 +175,7 @@ class Http(Destination):
         else:
             return [_not_possible(self.label, batch)] * len(batch.rows)
         if batch.action is Action.UPDATE and operation is not None and not operation.form.by_id:
-            return [_as_another(outcome) for outcome in told]
+            return [as_another(outcome) for outcome in told]
         return told
 
     def _direct(self, form: ObjectKeys, action: Action) -> Operation | None:
@@ -384,15 +385,6 @@ class Http(Destination):
         hows = {self.match_normalization(batch.object, field) for field in batch.match_fields} or {"exact"}
         # Of several fields that are compared in several ways, exactly: a name that is not found confirms nothing.
         return self._normalizers[hows.pop() if len(hows) == 1 else "exact"]
-
-
-def _as_another(outcome: Outcome) -> Outcome:
-    """Of a row that was written under a new match value. Without an id from the answer its record would be taken for
-    the one that it had before."""
-    if outcome.status not in SUCCEEDED or outcome.destination_id:
-        return outcome
-    reason = "The answer does not name the record that the row has now: what became of it is unknown."
-    return Outcome(Status.UNSENT, None, "NO_RECORD_ID", reason, outcome.request_id)
 
 
 def _not_possible(label: str, batch: Batch) -> Outcome:

@@ -17,6 +17,7 @@ from integrations_dagster.destinations.answers import (
     AnswerPaths,
     Reading,
     Told,
+    as_another,
     no_record,
     outcomes,
     read_rows,
@@ -158,8 +159,12 @@ class Rpc(Destination):
             return (yield from self._make(api.upsert, batch))
         if action is Action.DELETE and api.delete is not None:
             return (yield from self._by_id(api.delete, batch))
-        if action is Action.UPDATE and api.update is not None:
+        if action is Action.UPDATE and api.update is not None and api.update.by_id:
             return (yield from self._by_id(api.update, batch))
+        if action is Action.UPDATE and api.upsert is not None:
+            # Written under its new match value, it is another record, and the one it leaves is told apart by its id.
+            part = replace(batch, rows=tuple(replace(row, destination_id=None) for row in batch.rows))
+            return [as_another(outcome) for outcome in (yield from self._make(api.upsert, part))]
         if action is Action.MODIFY and api.update is not None:
             return (yield from self._by_id(api.update, batch))
         if action is Action.UPSERT and api.update is not None:
@@ -338,9 +343,11 @@ class Rpc(Destination):
         fields = row.payload
         match = self._typed_match(row.match)
         record = fields if match_field is None else {match_field: match, **fields}
+        # A record that is known by its id gets the row's new match value; one that was found by it has that already.
+        renamed = batch.action is Action.UPDATE
         return {
             "record": record,
-            "fields": {name: value for name, value in fields.items() if name != match_field},
+            "fields": record if renamed else {name: value for name, value in fields.items() if name != match_field},
             "match": match,
             "id": _typed(row.destination_id, self.option.id_type),
             "key": row.key,
