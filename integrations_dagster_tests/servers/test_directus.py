@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing("directus")), reason=missing("directus")),
 ]
 PAGE = Path(__file__).parents[2] / "docs" / "destinations" / "directus.md"
-KINDS_OF_API = ("graphql",)
+KINDS_OF_API = ("graphql", "http")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_bad_rows_among_ten_thousand_are_found_by_halves(kind: str, bench: Bench
     assert {int(row.key) for row in report.bad_rows} == bad
     for row in report.bad_rows:
         assert row.code == "FAILED_VALIDATION"
-        assert row.reason.startswith('The request failed. cms says: Validation failed for field "name".'), row.reason
+        assert 'cms says: Validation failed for field "name".' in row.reason, row.reason
     assert directus.read("customers").keys() == {row["email"] for row in rows if row["id"] not in bad}
 
 
