@@ -16,7 +16,8 @@ objects:
   people:
     match: [email]
     search: {request: GET /people, query: {in: "{matches}"}, rows: 50, records: data, id: email, by: {match: email}}
-    create: {request: POST /people, rows: 50, body: "{rows}", answer: &list {results: data, by: {match: email}, id: email}}
+    create:
+      {request: POST /people, rows: 50, body: "{rows}", answer: &list {results: data, by: {match: email}, id: email}}
     update: {request: PATCH /people, rows: 50, body: "{rows}", answer: {<<: *list, rest: missing}}
     delete: {request: DELETE /people, rows: 50, body: "{matches}", answer: all_rows}
 """
