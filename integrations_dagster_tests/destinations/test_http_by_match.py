@@ -56,7 +56,8 @@ def test_entries_that_name_no_row_leave_the_others_unknown(data: list[object]) -
     sent = batch([row(place, action=Action.MODIFY) for place in range(2)], object_="people")
     with pytest.raises(Unavailable):
         drive(acme, acme.deliver(sent), says({"data": data}))
-    for document in ({"data": None}, {}, {"data": {}}):
+    unlike: list[dict[str, object]] = [{"data": None}, {}, {"data": {}}]
+    for document in unlike:
         with pytest.raises(Unavailable):
             drive(acme, acme.deliver(sent), says(document))
 
