@@ -17,7 +17,9 @@ from integrations_dagster_tests.http_apis import Api
 SDL = """
 enum Tier { FREE PAID }
 scalar DateTime
-input CustomerInput { email: String!, name: String, tier: Tier = FREE, age: Int, tags: [String!], since: DateTime }
+input CustomerInput {
+  email: String!, name: String, nick: String, tier: Tier = FREE, age: Int, tags: [String!], since: DateTime
+}
 type Customer { id: ID!, email: String!, name: String, plan: String! }
 type Owner { id: ID!, login: String! }
 type PageInfo { hasNextPage: Boolean!, endCursor: String }

@@ -154,6 +154,11 @@ def test_mistakes_in_queries(base: str, changes: str, said: str) -> None:
         (beside("encoding: xml"), "api.encoding is no key here"),
         (people(f"{{create: {ONE}, fields: all}}"), "Write introspect"),
         (people("{fields: introspect}"), "whose type would tell"),
+        (
+            f"{{objects: {{a: {{create: {ONE}}}, b: {{create: {ONE}, fields: introspect}}}}}}",
+            "api.objects.a.fields are missing",
+        ),
+        (operation("", "delete"), "send the record, and a deletion has none"),
         (beside("identify: {query: '{ a } }', id: id}"), "is no GraphQL"),
         (beside("identify: {query: 'query ($a: ID!) { me(id: $a) { id } }', id: id}"), "lacks 'a'"),
         (operation("variables: {in: {id: '{id}', a: '{record}'}}", "create"), "which a record that is not there yet"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integrations_dagster.components import Destination
-from integrations_dagster.destinations.base import GONE, NO_RECORD, Repeat
+from integrations_dagster.destinations.base import GONE, NO_RECORD
 from integrations_dagster.destinations.errors import Unavailable
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode, Status
 from integrations_dagster_tests.destinations.flows import batch, body_of, row
@@ -72,14 +72,15 @@ def test_a_search_then_a_creation_or_an_update_by_match_value() -> None:
     assert statuses(told) == [Status.CREATED, Status.UPDATED, Status.CREATED]
 
 
-def test_a_changed_match_value_is_another_record() -> None:
-    """Without an update by id nothing renames it; what it was stays to be told apart by its id."""
-    acme = api(ITEMS)
-    sent = batch([row(0, action=Action.UPDATE, destination_id="old@example.com")], object_="people")
-    assert acme.repeat("people", Action.UPDATE) is Repeat.WHEN_QUIET
-    told, steps = drive(acme, acme.deliver(sent), says(items()), says(items(0)))
-    assert [line.split("?")[0] for line in lines(steps)] == ["GET /people", "POST /people"]
-    assert [(one.status, one.destination_id) for one in told] == [(Status.CREATED, "r0@example.com")]
+def test_records_are_renamed_only_by_an_update_that_takes_an_id() -> None:
+    assert not api(ITEMS).renames("people")
+    by_id = """
+objects:
+  people:
+    match: [email]
+    update: {request: "PATCH /people/{id}", body: "{record}", answer: {id: id}}
+"""
+    assert api(by_id).renames("people")
 
 
 def test_rest_missing_takes_entries_that_name_their_rows() -> None:

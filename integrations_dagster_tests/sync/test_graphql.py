@@ -99,6 +99,24 @@ def test_create_change_and_remove(name: str, bench: Bench, shop: Shop) -> None:
     assert {email: c["name"] for email, c in shop.by_email().items()} == {r["email"]: r["name"] for r in table}
 
 
+@pytest.mark.parametrize("name", ["shop", "shop_searched"])
+def test_a_match_value_that_changes(name: str, bench: Bench, shop: Shop) -> None:
+    """Renamed where there is an update by id; else made anew, and the record it was is deleted in the same run."""
+    sync = customers(bench, shop, name)
+    bench.load("customers", rows(5), COLUMNS)
+    bench.run(sync)
+    before = shop.by_email()["c2@example.com"]["id"]
+    table = rows(5)
+    table[2]["email"] = "new@example.com"
+    bench.load("customers", table, COLUMNS)
+    assert not bench.run(sync).failures
+    assert shop.by_email().keys() == {row["email"] for row in table}
+    assert (shop.by_email()["new@example.com"]["id"] == before) is (name == "shop_searched")
+    sent = len(shop.operations)
+    assert not bench.run(sync).failures
+    assert len(shop.operations) == sent
+
+
 @pytest.mark.parametrize("name", ["shop", "shop_lists", "shop_searched"])
 def test_refused_rows_among_accepted_ones(name: str, bench: Bench, shop: Shop) -> None:
     sync = customers(bench, shop, name)
@@ -236,6 +254,7 @@ def test_fields_and_account_are_what_the_api_says(bench: Bench, shop: Shop) -> N
     assert told == {
         "email": (FieldType.STRING, "String!", True, ()),
         "name": (FieldType.STRING, "String", False, ()),
+        "nick": (FieldType.STRING, "String", False, ()),
         "tier": (FieldType.ENUM, "Tier", False, ("FREE", "PAID")),
         "age": (FieldType.INTEGER, "Int", False, ()),
         "tags": (FieldType.JSON, "[String!]", False, ()),

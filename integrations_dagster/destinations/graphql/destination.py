@@ -17,6 +17,7 @@ from integrations_dagster.destinations.answers import (
     unreadable,
 )
 from integrations_dagster.destinations.base import Batch, Flow, Request, Response
+from integrations_dagster.destinations.error_table import Problem
 from integrations_dagster.destinations.errors import PoisonedBatch, Refused, Unavailable
 from integrations_dagster.destinations.graphql.documents import read_document
 from integrations_dagster.destinations.graphql.forms import GraphqlApi
@@ -206,7 +207,7 @@ class Graphql(Http):
         return flow()
 
 
-def _said(problem: Any, label: str) -> tuple[str, str, str]:
+def _said(problem: Problem, label: str) -> tuple[str, str, str]:
     """Reason, code and request id of a request that was refused."""
     code = problem.codes[0] if problem.codes else f"HTTP_{problem.status}"
     return f"{label} says: {problem.message or code}", code, problem.request_id

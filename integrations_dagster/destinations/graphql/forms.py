@@ -269,22 +269,29 @@ class GraphqlApi(Keys):
             "errors": {**CODES, **self.errors},
             "objects": {http.ANY_OBJECT: {}},
         }
+        described = [name for name, object_ in self.objects.items() if object_.fields is not None]
         for name, object_ in self.objects.items():
+            if described and object_.fields is None:
+                text = f'are missing: those of "{described[0]}" are given, and then all fields of syncs are checked.'
+                raise mistake(("objects", name, "fields"), text)
             for key, mutation in object_.mutations.items():
-                keyed = self.idempotency_header or names_in(mutation.variables) & {"idempotency_key", "trace"}
-                if mutation.repeat == "with_key" and not keyed:
-                    raise mistake(
-                        ("objects", name, key, "repeat"),
-                        "is with_key, and none is sent. Give {idempotency_key} to a variable, or `idempotency_header`.",
-                    )
-                if mutation is object_.create and mutation.operation("").by_id:
-                    raise mistake(
-                        ("objects", name, key, "variables"),
-                        "have {id}, which a record that is not there yet does not have.",
-                    )
+                self._check(("objects", name, key), object_, mutation)
         made = {
             "objects": {name: keys.as_http(self.path) for name, keys in self.objects.items()},
             "references": {name: keys.reference(self.path) for name, keys in self.references.items()},
         }
         self._http = http.HttpApi.model_validate(given).model_copy(update=made)
         return self
+
+    def _check(self, path: tuple[str, ...], object_: ObjectKeys, mutation: MutationKeys) -> None:
+        keyed = self.idempotency_header or names_in(mutation.variables) & {"idempotency_key", "trace"}
+        if mutation.repeat == "with_key" and not keyed:
+            raise mistake(
+                (*path, "repeat"),
+                "is with_key, and none is sent. Give {idempotency_key} to a variable, or `idempotency_header`.",
+            )
+        sent = mutation.operation("")
+        if mutation is object_.create and sent.by_id:
+            raise mistake((*path, "variables"), "have {id}, which a record that is not there yet does not have.")
+        if mutation is object_.delete and sent.sends_record:
+            raise mistake((*path, "variables"), "send the record, and a deletion has none: use {id}, {key} or {match}.")

@@ -118,7 +118,7 @@ class Http(Destination):
         direct = self._direct(form, action)
         if direct is not None:
             parts = [direct.rows]
-        elif self._searched(form, action) is Action.UPSERT:
+        elif action is Action.UPSERT:
             parts = [operation.rows for operation in (form.create, form.update) if operation is not None]
         else:
             parts = [1]
@@ -136,7 +136,6 @@ class Http(Destination):
         direct = self._direct(form, action)
         if direct is None:
             create = form.create
-            action = self._searched(form, action)
             if action is not Action.UPSERT or create is None:
                 return Repeat.ALWAYS
             return Repeat.ALWAYS if create.repeat == "always" or create.request.startswith("PUT") else Repeat.WHEN_QUIET
@@ -145,6 +144,10 @@ class Http(Destination):
         if action is not Action.CREATE or direct.method == "PUT":
             return Repeat.ALWAYS
         return Repeat.WITH_KEY if direct.form.idempotency_header or self.api.idempotency_header else Repeat.NEVER
+
+    def renames(self, object_: str) -> bool:
+        form = object_of(self.api, object_)
+        return form.update is not None and form.update.by_id
 
     def usage(self, response: Response) -> tuple[Usage, ...]:
         """The common headers, or those that `throttling` names."""
@@ -168,11 +171,6 @@ class Http(Destination):
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:
         form = object_of(self.api, batch.object)
         operation = self._direct(form, batch.action)
-        if operation is None and self._searched(form, batch.action) is not batch.action:
-            rows = (dataclasses.replace(row, destination_id=None, action=Action.UPSERT) for row in batch.rows)
-            another = dataclasses.replace(batch, rows=tuple(rows), action=Action.UPSERT)
-            told = yield from self._by_id(form, None, another)
-            return [_as_another(outcome) for outcome in told]
         if operation is not None and not operation.form.by_id:
             told = yield from self._send(operation, batch)
         elif operation is not None or (batch.action is Action.UPSERT and form.search is not None):
@@ -182,12 +180,6 @@ class Http(Destination):
         if batch.action is Action.UPDATE and operation is not None and not operation.form.by_id:
             return [_as_another(outcome) for outcome in told]
         return told
-
-    @staticmethod
-    def _searched(form: ObjectKeys, action: Action) -> Action:
-        """What an action without an operation of its own is: a row whose match value has changed, of an API without
-        `update` by id, is another record then, which is found or made."""
-        return Action.UPSERT if action is Action.UPDATE and form.search is not None else action
 
     def _direct(self, form: ObjectKeys, action: Action) -> Operation | None:
         found = form.operation(action)
