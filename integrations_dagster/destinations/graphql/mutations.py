@@ -110,18 +110,14 @@ class Mutation(Operation):
         text = json_string(self.document_.for_rows(len(scopes)))
         body = b'{"query":' + text + b',"variables":{' + b",".join(members) + b"}}"
         more = {self._key_header: batch.idempotency_key} if self._key_header else None
-        return self.asked(Scope.of(batch), body, more, command=len(scopes))
+        return self.asked(Scope.of(batch), body, more)
 
     def asked(
-        self,
-        scope: Scope,
-        body: bytes | None = None,
-        more: Mapping[str, str] | None = None,
-        extra: str = "",
-        command: object = None,
+        self, scope: Scope, body: bytes | None = None, more: Mapping[str, str] | None = None, extra: str = ""
     ) -> Asked:
+        # How many rows it has decides under which keys their results are looked for.
         rows = 1 if scope.batch is None else len(scope.batch.rows)
-        return dataclasses.replace(super().asked(scope, body, more, extra), command=command or rows)
+        return dataclasses.replace(super().asked(scope, body, more, extra), command=rows)
 
     # What is answered
 
