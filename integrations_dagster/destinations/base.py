@@ -268,6 +268,11 @@ class Destination(ABC):
     def repeat(self, object_: str, action: Action) -> Repeat:
         """Whether the same batch may be sent again when no answer came."""
 
+    def renames(self, object_: str) -> bool:  # noqa: ARG002
+        """Whether UPDATE renames a record, by its id, whose match value has changed. Where not, the row is written as
+        another record, and mode mirror deletes the one that it had."""
+        return True
+
     def account_limits(self) -> AccountLimits:
         """What an account of this kind takes unless its settings or its answers say otherwise."""
         return AccountLimits()

@@ -12,6 +12,7 @@ from typing import Any
 from integrations_dagster import plugins
 from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.file import File
+from integrations_dagster.destinations.graphql.destination import Graphql
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.rpc.jsonrpc import JsonRpc
@@ -34,6 +35,7 @@ BUILT_IN: Mapping[str, type[Destination]] = MappingProxyType(
             HubSpot,
             Salesforce,
             Webhook,
+            Graphql,
             Http,
             JsonRpc,
             XmlRpc,

@@ -63,6 +63,8 @@ class Settings:
         floor: append: the newest cursor value of what was delivered longer ago than the dedupe window; "" for nothing.
         forget_to: append: deliveries with batch numbers up to this one are longer ago than the dedupe window.
         now: The ledger's clock, seconds since the epoch.
+        renames: Whether a record whose match value changes is renamed by its id; else it is another record, and what it
+            was is removed (mirror) or left behind.
         resend_in_doubt: Whether rows in doubt are candidates like any other.
         release: Held rows to send, and nothing else; None for a run like any other.
     """
@@ -79,6 +81,7 @@ class Settings:
     floor: str = ""
     forget_to: int = 0
     now: float = field(default_factory=time.time)
+    renames: bool = True
     resend_in_doubt: bool = False
     release: Release | None = None
 
@@ -220,7 +223,10 @@ def find_candidates(
         Mode.UPDATE: "CASE WHEN record_match = match THEN destination_id END",
         # A deleted record that was created again has another id.
         Mode.DELETE: "CAST(NULL AS VARCHAR)",
-    }.get(settings.mode, "destination_id")
+    }.get(
+        settings.mode,
+        "destination_id" if settings.renames else "CASE WHEN record_match = match THEN destination_id END",
+    )
     connection.execute(
         f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, {destination_id} AS destination_id,
             payload_digest, verdict AS change, '{settings.action}' AS action, 0 AS wave,

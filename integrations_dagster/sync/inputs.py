@@ -137,6 +137,7 @@ def settings_of(sync: SyncSpec, connected: Connected, options: PlanOptions, mani
         floor=floor,
         forget_to=forget_to,
         now=now,
+        renames=connected.destination.renames(sync.object),
         resend_in_doubt=sync.in_doubt == "resend",
         release=options.release,
     )

@@ -431,8 +431,8 @@ objects:
         says({"data": [{"id": 22}, {"id": 20}]}),
     )
     assert [body_of(request) for request in requests(steps)] == [
-        {"filter": {"sku": {"_in": ["s0", "s1", "s2"]}}, "page": "1"},
-        {"filter": {"sku": {"_in": ["s0", "s1", "s2"]}}, "page": "2"},
+        {"filter": {"sku": {"_in": ["s0", "s1", "s2"]}}, "page": 1},
+        {"filter": {"sku": {"_in": ["s0", "s1", "s2"]}}, "page": 2},
         [{"sku": "s1"}],
         [{"id": "20", "sku": "s0"}, {"id": "22", "sku": "s2"}],
     ]

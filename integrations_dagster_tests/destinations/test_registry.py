@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from integrations_dagster.destinations.file import File
+from integrations_dagster.destinations.graphql.destination import Graphql
 from integrations_dagster.destinations.http.destination import Http
 from integrations_dagster.destinations.hubspot import HubSpot
 from integrations_dagster.destinations.registry import KINDS, create
@@ -22,6 +23,7 @@ from integrations_dagster.vocabulary import Misconfigured
 def test_kinds_are_named_as_their_classes_say() -> None:
     assert dict(KINDS) == {
         "hubspot": HubSpot,
+        "graphql": Graphql,
         "http": Http,
         "jsonrpc": JsonRpc,
         "salesforce": Salesforce,

@@ -27,6 +27,22 @@ list = True
 [session]
 timeout = {session}
 """
+DIRECTUS = SERVERS / "directus"
+DIRECTUS_PACKAGE = "directus@11.3.5"
+"""The newest that runs on Node 20."""
+DIRECTUS_TOKEN = "token-for-tests-of-directus"
+DIRECTUS_SETTINGS = {
+    "HOST": "127.0.0.1",
+    "SECRET": "secret-for-tests",
+    "KEY": "key-for-tests",
+    "DB_CLIENT": "sqlite3",
+    "ADMIN_EMAIL": "admin@example.com",
+    "ADMIN_PASSWORD": "Directus-for-tests-1",
+    "ADMIN_TOKEN": DIRECTUS_TOKEN,
+    "TELEMETRY": "false",
+    "LOG_LEVEL": "warn",
+    "NODE_OPTIONS": "--no-node-snapshot",
+}
 READY = "ready"
 """Beside what is installed whole: names what it is, so that another version is installed anew."""
 
@@ -46,7 +62,24 @@ def tryton() -> None:
     subprocess.run([*admin, "-u", "party", "currency", "--activate-dependencies", *email], check=True, env=env)
 
 
-INSTALLERS: Mapping[str, tuple[Callable[[], None], str]] = {"tryton": (tryton, " ".join(TRYTON_PACKAGES))}
+def directus() -> None:
+    """Directus, and an empty database of SQLite with its administrator."""
+    (DIRECTUS / "package.json").write_text('{"private": true}', "utf-8")
+    npm = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", DIRECTUS_PACKAGE]
+    subprocess.run(npm, check=True, cwd=DIRECTUS)
+    env = directus_env(DIRECTUS / "empty.sqlite")
+    subprocess.run(["node_modules/.bin/directus", "bootstrap"], check=True, cwd=DIRECTUS, env=env)
+
+
+def directus_env(database: Path) -> dict[str, str]:
+    """The environment of a Directus with this database."""
+    return os.environ | DIRECTUS_SETTINGS | {"DB_FILENAME": str(database)}
+
+
+INSTALLERS: Mapping[str, tuple[Callable[[], None], str]] = {
+    "directus": (directus, DIRECTUS_PACKAGE),
+    "tryton": (tryton, " ".join(TRYTON_PACKAGES)),
+}
 """Name to what installs it into the folder of that name, and what it is."""
 
 

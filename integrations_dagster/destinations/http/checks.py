@@ -60,8 +60,7 @@ def _to_upsert(form: ObjectKeys) -> str:
     missing = [f"`{name}`" for name, keys in given.items() if keys is None]
     if missing:
         return f"`upsert`, or instead of it {' and '.join(missing)}"
-    assert form.update is not None
-    return "" if form.update.by_id else "{id} in its `update`, which follows a `search`"
+    return ""
 
 
 def _to_delete(form: ObjectKeys, *, ids: bool) -> str:

@@ -146,6 +146,10 @@ class Http(Destination):
             return Repeat.ALWAYS
         return Repeat.WITH_KEY if direct.form.idempotency_header or self.api.idempotency_header else Repeat.NEVER
 
+    def renames(self, object_: str) -> bool:
+        form = object_of(self.api, object_)
+        return form.update is not None and form.update.by_id
+
     def usage(self, response: Response) -> tuple[Usage, ...]:
         """The common headers, or those that `throttling` names."""
         headers, said = response.headers, self.api.throttling

@@ -67,7 +67,16 @@ DEFAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("2xx", "unavailable", "The answer has a status that its request does not expect.", ""),
 )
 """(status, word, what happened, what to do), the first that fits decides; YAML's own come before."""
-_CODES = ("error.code", "errors[0].code", "code", "error.type", "errors[0].type", "error", "status")
+_CODES = (
+    "error.code",
+    "errors[0].code",
+    "errors[0].extensions.code",
+    "code",
+    "error.type",
+    "errors[0].type",
+    "error",
+    "status",
+)
 _MESSAGES = (
     "error.message", "errors[0].message", "errors[0].detail", "errors[0].title", "message", "detail", "title",
     "error_description", "error.text", "error", "errors[0]", "reason", "msg",

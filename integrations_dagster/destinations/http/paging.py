@@ -55,7 +55,9 @@ def names(paging: NextKeys | None, place: Place) -> dict[str, Any]:
     """What placeholders stand for on a page; an address is none of them."""
     known: dict[str, Any] = {"cursor": None, "page": None, "offset": None}
     if paging is not None and paging.way in known:
-        known[paging.way] = place.at
+        counts = paging.way != "cursor" and place.at is not None
+        # In a body a number is one.
+        known[paging.way] = int(place.at or 0) if counts else place.at
     return known
 
 

@@ -1,0 +1,1 @@
+"""Kind `graphql`: any GraphQL API, described in YAML."""
