@@ -5,8 +5,8 @@ READY := .venv/.installed
 # Fixed, not taken from the environment: these targets must not touch another project's home.
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 SETTINGS := $(DAGSTER_HOME)/dagster.yaml
-# A worker for each core; more than four would wait for each other's servers and databases.
-WORKERS := -n logical --maxprocesses 4
+# Many tests wait for something: more workers than two cores have, and the slowest tests told.
+WORKERS := -n 3 --durations 20
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui warehouse test test-slow test-servers check lock clean
