@@ -78,7 +78,6 @@ class Searched(Aliases):
     """A search, then a mutation of a list that is taken whole or not at all, or changes under aliases."""
 
     option = APIS["shop_searched"]
-    skip = {"missing_results": "A record that the answer to a search leaves out is one that is not there."}  # noqa: RUF012
 
 
 TestAliases = conformance_tests(Aliases(), seeds=(0,))
