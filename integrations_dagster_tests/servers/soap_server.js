@@ -159,7 +159,7 @@ function escape(value) {
   return value.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;').replace(/\r/g, '&#13;');
 }
 
-// SELECT a, b FROM Type: what is asked is all that is understood of SOQL here.
+// SELECT a, b FROM Type is all that is understood of SOQL here. An Id that is asked for comes twice, as at Salesforce.
 function page(query, at) {
   const found = /^SELECT ([\w, ]+) FROM (\w+)$/.exec(query);
   if (!found) throw fault('MALFORMED_QUERY', 'unexpected token: ' + query);

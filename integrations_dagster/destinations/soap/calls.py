@@ -68,16 +68,6 @@ class SoapErrors(Errors):
         super().__init__(api, operation)
         self._own = {**FAULTS, **self._own}
 
-    def verdict(
-        self, response: Response, document: Any, request_id: str, code: str | None = None, message: str | None = None
-    ) -> Verdict:
-        if isinstance(document, Fault):
-            problem = self._problem(response, document, request_id, code, message)
-            if self._said(problem.codes, str(problem.status), problem.message) is None:
-                # A fault is an answer of the API itself, though HTTP calls its status one of an outage.
-                response = dataclasses.replace(response, status=200)
-        return super().verdict(response, document, request_id, code, message)
-
     def _problem(
         self, response: Response, document: Any, request_id: str, code_at: str | None, message_at: str | None
     ) -> Problem:
@@ -125,7 +115,10 @@ class SoapCall(Call):
             document = self.document(response)
         except Unavailable:
             return super().verdict(response)
-        return self._verdict(response, document) if isinstance(document, Fault) else super().verdict(response)
+        if isinstance(document, Fault):
+            # An answer of the API itself, though HTTP calls its status one of an outage.
+            return self._verdict(response, document, failed=True)
+        return super().verdict(response)
 
     def enveloped(self, body: Any, scope: Scope) -> bytes:
         """The envelope of a request that has no rows.

@@ -222,6 +222,9 @@ def structure(node: Any, type_: Any = None) -> Any:
         value = structure(child, None if element is None else element.type)
         if name not in made:
             made[name] = value
+        elif element is not None and not element.accepts_multiple and made[name] == value:
+            # What a type names once and takes by xsd:any too may come twice (Salesforce's Id).
+            continue
         elif isinstance(made[name], list):
             made[name].append(value)
         else:

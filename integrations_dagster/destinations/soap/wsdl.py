@@ -94,7 +94,7 @@ class Wsdl:
         content = BytesIO(read(path))
         try:
             files: Any = _Files(path, read)
-            self._document = Document(content, files, base=f"{_BASE}{PurePosixPath(path).name}", settings=_SETTINGS)
+            self._document: Any = Document(content, files, base=f"{_BASE}{PurePosixPath(path).name}", settings=_SETTINGS)
         except (ZeepError, etree.LxmlError, LookupError, AttributeError, TypeError, NotImplementedError) as error:
             raise ValueError(f"cannot be read as a WSDL ({_first(error)})") from None
         self._binding = self._bound(service, port)
