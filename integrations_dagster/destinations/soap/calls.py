@@ -71,9 +71,10 @@ class SoapErrors(Errors):
     def _problem(
         self, response: Response, document: Any, request_id: str, code_at: str | None, message_at: str | None
     ) -> Problem:
-        problem = super()._problem(response, document, request_id, code_at, message_at)
         if not isinstance(document, Fault):
-            return problem
+            return super()._problem(response, document, request_id, code_at, message_at)
+        # JMESPath finds nothing in what is more than a dict.
+        problem = super()._problem(response, dict(document), request_id, code_at, message_at)
         # That of `problem.code` first, which may lie in the detail.
         given = problem.codes if self._api.problem.code else ()
         codes = tuple(dict.fromkeys((*given, *document.codes)))

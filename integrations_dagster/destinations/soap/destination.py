@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
+
+import yaml
 
 from integrations_dagster.destinations.base import Batch, Flow, Request
 from integrations_dagster.destinations.http.bodies import xml_text
@@ -39,6 +41,15 @@ class Soap(Http):
         self._calls = calls
         self._encode = xml_text(_with_binary)
         self.as_text = frozenset()  # type: ignore[misc]
+
+    @classmethod
+    def from_yaml(cls, text: str, label: str = "", read: Callable[[str], bytes] | None = None) -> Soap:
+        """As of kind `http`.
+
+        Args:
+            read: Reads a file of the project, the WSDL among them, by its path there.
+        """
+        return cls(option=SoapApi.model_validate(yaml.safe_load(text), context={"destination": label, "read": read}))
 
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:
         super().check(object_, mode, match, fields)

@@ -318,8 +318,7 @@ def fields_of(type_: Any, item: Any) -> dict[str, FieldKeys]:
         if name in taken:
             continue
         word = next((word for kind, word in shapes.FIELD_TYPES if isinstance(element.type, kind)), "unknown")
-        options = [str(value) for value in getattr(element.type, "_enumeration", ())]
-        made[name] = FieldKeys(type=word, required=not element.is_optional and not element.nillable, options=options)  # type: ignore[arg-type]
+        made[name] = FieldKeys(type=word, required=not element.is_optional and not element.nillable)  # type: ignore[arg-type]
     return made
 
 

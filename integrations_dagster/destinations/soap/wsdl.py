@@ -10,9 +10,8 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from lxml import etree  # type: ignore[import-untyped]
 from zeep.exceptions import Error as ZeepError
@@ -36,7 +35,8 @@ ENVELOPES = {
     "http://schemas.xmlsoap.org/soap/envelope/": "1.1",
     "http://www.w3.org/2003/05/soap-envelope": "1.2",
 }
-_BASE = "wsdl:///"
+_BASE = "file:///"
+"""Root of the project, for zeep."""
 _SETTINGS = Settings(strict=True, forbid_dtd=True, forbid_entities=True, forbid_external=True, xml_huge_tree=False)
 
 
@@ -61,20 +61,19 @@ class Answered:
 
 
 class _Files:
-    """What zeep loads further documents with: files of the project beside the WSDL, and nothing else."""
+    """What zeep loads further documents with: files of the project, and nothing else."""
 
     def __init__(self, path: str, read: Read) -> None:
-        self._folder = PurePosixPath(path).parent
+        self._root = "/" if path.startswith("/") else ""
         self._read = read
 
     def load(self, url: str) -> bytes:
-        name = unquote(urlsplit(url).path if "://" in url else url)
-        # zeep makes relative names absolute before it asks.
-        name = name.removeprefix("/")
+        # zeep makes names absolute before it asks.
+        name = unquote(urlsplit(url).path).removeprefix("/")
         try:
-            return self._read(str(self._folder / name))
+            return self._read(self._root + name)
         except OSError as error:
-            raise ValueError(f"it imports {name!r}, which is not beside it ({error.strerror or error})") from None
+            raise LookupError(f"it imports {name!r}, which is no file there ({error.strerror or error})") from None
 
 
 class Wsdl:
@@ -94,7 +93,9 @@ class Wsdl:
         content = BytesIO(read(path))
         try:
             files: Any = _Files(path, read)
-            self._document: Any = Document(content, files, base=f"{_BASE}{PurePosixPath(path).name}", settings=_SETTINGS)
+            self._document: Any = Document(
+                content, files, base=f"{_BASE}{quote(path.removeprefix('/'))}", settings=_SETTINGS
+            )
         except (ZeepError, etree.LxmlError, LookupError, AttributeError, TypeError, NotImplementedError) as error:
             raise ValueError(f"cannot be read as a WSDL ({_first(error)})") from None
         self._binding = self._bound(service, port)
@@ -108,6 +109,8 @@ class Wsdl:
 
     def _bound(self, service: str, port: str) -> SoapBinding:
         services = self._document.services
+        if not services:
+            raise ValueError("has no service: it is no WSDL, or a part of one.")
         if service and service not in services:
             raise ValueError(f'has no service "{service}". {near(service, services)}It has: {", ".join(services)}.')
         ports = {
