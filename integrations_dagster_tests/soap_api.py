@@ -21,6 +21,11 @@ T = "{urn:registry}"
 M = "{urn:registry:members}"
 XSI = "{http://www.w3.org/2001/XMLSchema-instance}"
 USER, PASSWORD = "loader", "pass <&> word"
+LOGIN = """
+<e:Envelope xmlns:e="{space}"><e:Body>
+  <login xmlns="urn:registry"><user>{{username}}</user><word>{{password}}</word></login>
+</e:Body></e:Envelope>
+"""
 API = """
 wsdl: registry.wsdl
 port: Registry11
@@ -36,6 +41,12 @@ objects:
       rows: 50
       body: {source: "{sync}", member: "{rows}"}
       answer: {results: outcome, success: ok, id: memberId, created: isNew, code: problem.code, message: problem.text}
+    update:
+      operation: saveMembers
+      rows: 50
+      body: {source: "{sync}", member: "{rows}"}
+      item: {memberId: "{id}", "...": "{record}"}
+      answer: {results: outcome, success: ok, id: memberId, code: problem.code, message: problem.text}
     delete:
       operation: dropMembers
       rows: 50
@@ -165,8 +176,11 @@ class Registry:
             values[name] = None if child.get(f"{XSI}nil") == "true" else value
         if str(values.get("name") or "").startswith("bad"):
             return outcome(None, code="BAD_NAME", text=f"{values['name']} is no name")
+        given = values.pop("memberId", None)
+        if given is not None and given not in self.members:
+            return outcome(None, code="GONE", text="No such member")
         email = str(values["email"])
-        known = next((id_ for id_, member in self.members.items() if member["email"] == email), None)
+        known = given or next((id_ for id_, member in self.members.items() if member["email"] == email), None)
         id_ = known or f"m{next(self._ids)}"
         self.members[id_] = self.members.get(id_, {}) | values
         return outcome(id_, new=known is None)

@@ -16,15 +16,10 @@ from integrations_dagster.components import Destination
 from integrations_dagster.sync.spec import DestinationSpec, FieldRule, FieldSpec, SyncSpec
 from integrations_dagster.vocabulary import Misconfigured, Mode, Status
 from integrations_dagster_tests.http_apis import served
-from integrations_dagster_tests.soap_api import API, FOLDER, PASSWORD, SPACES, USER, Registry, fault
+from integrations_dagster_tests.soap_api import API, FOLDER, LOGIN, PASSWORD, SPACES, USER, Registry, fault
 from integrations_dagster_tests.sync.harness import Bench
 
 COLUMNS = {"id": "INTEGER", "email": "VARCHAR", "name": "VARCHAR", "balance": "DECIMAL(9,2)", "seen": "TIMESTAMP"}
-LOGIN = """
-<e:Envelope xmlns:e="{space}"><e:Body>
-  <login xmlns="urn:registry"><user>{{username}}</user><word>{{password}}</word></login>
-</e:Body></e:Envelope>
-"""
 
 
 @pytest.fixture
@@ -220,3 +215,17 @@ def test_mistakes_in_the_login(changes: dict[str, str], told: str) -> None:
     with pytest.raises(Misconfigured) as raised:
         Destination.resolve_from_yaml(yaml.safe_dump(given))
     assert told in str(raised.value)
+
+
+def test_a_changed_match_value_leaves_no_record_behind(bench: Bench, registry: tuple[Registry, str]) -> None:
+    api, url = registry
+    sync = members(bench, url)
+    table = rows(5)
+    bench.load("members", table, COLUMNS)
+    assert bench.run(sync).outcomes[Status.CREATED] == 5
+    table[1]["email"] = "renamed@example.com"
+    bench.load("members", table, COLUMNS)
+    report = bench.run(sync)
+    assert not report.failures, report.failures
+    assert set(api.by_email()) == {row["email"] for row in table}
+    assert api.members["m2"]["email"] == "renamed@example.com", "by its id, as the record that it was"

@@ -248,7 +248,7 @@ class SoapApi(Narrowed, HttpApi):
         if form.nulls is not None:
             self._check_names((*path, "nulls"), row, {form.nulls: ""})
         if object_.fields is None and shapes.takes_any(row) is None and shapes.members(row):
-            object_.fields = fields_of(row, form.item)
+            object_.fields = fields_of(row, [one.item for one in object_.operations.values()])
 
     def _check_reading(self, path: Sequence[str], form: SoapReadKeys) -> None:
         self._check_arguments(path, form.operation, form.body)
@@ -308,11 +308,11 @@ def rows_in(type_: Any, node: Any) -> tuple[Any, bool] | None:
     return None
 
 
-def fields_of(type_: Any, item: Any) -> dict[str, FieldKeys]:
-    """The fields that a row may have, as its element's type says."""
+def fields_of(type_: Any, items: Sequence[Any]) -> dict[str, FieldKeys]:
+    """The fields that a row may have, as its element's type says: those that no operation gives a value of its own."""
     from integrations_dagster.destinations.soap import shapes
 
-    taken = {str(name) for name in item if name != SPREAD} if isinstance(item, Mapping) else set()
+    taken = {str(name) for item in items if isinstance(item, Mapping) for name in item}
     made = {}
     for name, element in shapes.members(type_).items():
         if name in taken:
