@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lxml import etree  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from integrations_dagster.destinations.base import Batch, Request
+from integrations_dagster.destinations.soap import forms
 from integrations_dagster.destinations.soap.destination import Soap
 from integrations_dagster.destinations.soap.forms import SoapApi
 from integrations_dagster.destinations.soap.wsdl import MARK, Wsdl
@@ -153,3 +155,29 @@ def test_requests_by_the_partner_wsdl_fit_its_schema() -> None:
             schema.assertValid(part)
             checked.append(etree.QName(part).localname)
     assert {"create", "upsert", "update", "delete", "SessionHeader", "AllOrNoneHeader"} == set(checked)
+
+
+FORMS = sorted(
+    {form for form in vars(forms).values() if isinstance(form, type) and issubclass(form, forms.Narrowed)},
+    key=lambda form: form.__name__,
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_key_is_on_its_page_or_on_that_of_kind_http(form: type[forms.Narrowed]) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "destinations"
+    words = {}
+    for name in ("soap", "http"):
+        text = re.sub(r"```.*?```|``.*?``", "", (folder / f"{name}.md").read_text("utf-8"), flags=re.DOTALL)
+        words[name] = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", text))))
+    assert set(form.keys()) <= words["soap"] | words["http"]
+    assert set(form.__annotations__) & set(form.keys()) <= words["soap"]
+
+
+def test_the_schema_for_editors_has_no_key_that_is_refused() -> None:
+    schema = SoapApi.model_json_schema()
+    for name, form in schema["$defs"].items():
+        if name.startswith("Soap") and name != "SoapObjectKeys":
+            assert not {"request", "query", "encoding"} & set(form["properties"]), name
+    assert "encoding" not in schema["properties"]
+    assert "wsdl" in schema["properties"]

@@ -50,7 +50,7 @@ def attributes(url: str, version: str = "1.1") -> dict[str, Any]:
 
 
 def destination(url: str, version: str = "1.1") -> DestinationSpec:
-    component = Destination.resolve_from_yaml(yaml.safe_dump(attributes(url, version)))
+    component: Destination = Destination.resolve_from_yaml(yaml.safe_dump(attributes(url, version)))
     return dataclasses.replace(component.spec("sandbox"), timeout=5.0, in_flight=2)
 
 

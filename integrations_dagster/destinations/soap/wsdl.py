@@ -100,12 +100,13 @@ class Wsdl:
             raise ValueError(f"cannot be read as a WSDL ({_first(error)})") from None
         self._binding = self._bound(service, port)
         self.version = "1.2" if isinstance(self._binding, Soap12Binding) else "1.1"
-        self._types: Any = self._document.types
-        for place, schema in enumerate(self._types.documents):
+        types: Any = self._document.types
+        self._types = types
+        for place, schema in enumerate(types.documents):
             if schema._target_namespace and "XMLSchema" not in schema._target_namespace:
                 # Declared once in the envelope, and not in every element of every row.
-                self._types.set_ns_prefix(f"n{place}", schema._target_namespace)
-        self._types.set_ns_prefix("xsi", shapes.XSI)
+                types.set_ns_prefix(f"n{place}", schema._target_namespace)
+        types.set_ns_prefix("xsi", shapes.XSI)
 
     def _bound(self, service: str, port: str) -> SoapBinding:
         services = self._document.services
