@@ -266,3 +266,61 @@ def test_the_wsdl_says_which_fields_there_are() -> None:
         "address": "unknown",
     }
     assert [field.name for field in fields if field.required] == ["email"]
+
+
+READING = API.replace(
+    "objects:",
+    """identify: {operation: findMembers, body: {email: [me@example.com]}, id: "found[0].memberId"}
+references:
+  ids:
+    operation: findMembers
+    body: {email: ["*", "{offset}"]}
+    records: found
+    next: {offset: 0}
+    columns: {email: email, id: memberId}
+objects:""",
+)
+
+
+def found(*emails: str) -> Response:
+    entries = "".join(f"<found><memberId>m-{e}</memberId><email>{e}</email></found>" for e in emails)
+    return xml(envelope(f'<findMembersResponse xmlns="urn:registry">{entries}</findMembersResponse>'))
+
+
+def test_a_reference_is_read_page_after_page_until_one_is_empty() -> None:
+    registry = soap(READING)
+    (reference,) = registry.references()
+    cursor, rows, asked = None, [], []
+    for answer in (found("a", "b"), found("c"), found()):
+        page, steps = drive(registry, registry.read(reference.name, ["email"], cursor), answer)
+        asked += [
+            ET.fromstring((r.body or b"").replace(MARK, b"")).findall(f".//{T}email")[1].text for r in requests(steps)
+        ]
+        assert all(request.changes_nothing for request in requests(steps))
+        rows += list(page.rows)
+        cursor = page.cursor
+    assert cursor is None
+    assert asked == ["0", "2", "3"]
+    assert rows == [{"email": e, "id": f"m-{e}"} for e in "abc"]
+
+
+def test_the_account_says_who_it_is() -> None:
+    registry = soap(READING)
+    flow = registry.identify()
+    assert flow is not None
+    name, _ = drive(registry, flow, found("me@example.com"))
+    assert name == "account m-me@example.com"
+    for answer in (found(), xml(fault("Sender", "Who?"), 500), xml(b"<html/>")):
+        flow = registry.identify()
+        assert flow is not None
+        with pytest.raises((Unavailable, Refused)):
+            drive(registry, flow, answer)
+
+
+def test_rows_in_doubt_are_looked_up() -> None:
+    assert REGISTRY.can_verify("members", ["email"])
+    told, _ = drive(REGISTRY, REGISTRY.verify(batch(row(1), row(2))), found("2@example.com"))
+    assert [None if one is None else (one.status, one.destination_id) for one in told] == [
+        None,
+        (Status.CREATED, "m-2@example.com"),
+    ]

@@ -74,6 +74,16 @@ def test_several_rows_need_an_element_that_may_be_repeated() -> None:
     assert any("allows one element 'source' only" in line for line in mistakes(text))
 
 
+def test_more_rows_than_the_schema_allows_are_refused() -> None:
+    def narrow(path: str) -> bytes:
+        return read(path).replace(
+            b'"member" type="m:Member" maxOccurs="unbounded"', b'"member" type="m:Member" maxOccurs="20"'
+        )
+
+    with pytest.raises(ValidationError, match="allows 20 elements 'member'"):
+        Soap.from_yaml(API, "Registry", narrow)
+
+
 def test_a_wsdl_that_imports_from_another_host_is_not_read() -> None:
     def loose(path: str) -> bytes:
         return read(path).replace(b'schemaLocation="registry.xsd"', b'schemaLocation="http://127.0.0.1:1/registry.xsd"')

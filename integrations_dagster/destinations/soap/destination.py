@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import yaml
 
 from integrations_dagster.destinations.base import Batch, Flow, Request
+from integrations_dagster.destinations.errors import Refused
 from integrations_dagster.destinations.http.bodies import xml_text
 from integrations_dagster.destinations.http.calls import Operation
 from integrations_dagster.destinations.http.checks import object_of
@@ -76,11 +77,12 @@ class Soap(Http):
         """One request for all rows of a batch that have the form that the WSDL says."""
         try:
             request = operation.made(batch)
-        except Unfit:
+        except Unfit as error:
             # Whose value it is, zeep does not say.
             unfit = operation.unfit(batch)  # type: ignore[attr-defined]
             if not unfit:
-                raise
+                reason = f"No request can be made of the rows: {error}"
+                raise Refused(reason, "INVALID_REQUEST", remedy="Correct `body` of the operation.") from None
         else:
             response = yield request
             return self.read_answer(operation, batch, response)

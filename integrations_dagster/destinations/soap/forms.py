@@ -243,6 +243,10 @@ class SoapApi(Narrowed, HttpApi):
         element, multiple = found
         if form.rows > 1 and not multiple:
             raise mistake((*path, "rows"), f"is {form.rows}, and the WSDL allows one element {element.name!r} only.")
+        if isinstance(element.max_occurs, int) and form.rows > element.max_occurs:
+            raise mistake(
+                (*path, "rows"), f"is {form.rows}, and the WSDL allows {element.max_occurs} elements {element.name!r}."
+            )
         row = element.type
         self._check_names((*path, "item"), row, form.item)
         if form.nulls is not None:
