@@ -37,14 +37,14 @@ class Place:
         self._tree = context.source_position_tree if context else None
         self._path: Sequence[str | int] = tuple(context.path) if context else ()
         loading = context.stash.get(RESOLUTION_CONTEXT_STASH_KEY) if context else None
-        self._root: Path | None = loading.project_root if loading else None
+        self.root: Path | None = loading.project_root if loading else None
 
     def of(self, *key: str | int) -> str:
         """ "file:line" of a key of the component (of the nearest that exists), or "" where it is unknown."""
         if self._tree is None:
             return ""
         position, _ = self._tree.lookup_closest_and_path([*self._path, *key], None)
-        return f"{relative(Path(position.filename), self._root)}:{position.start.line}"
+        return f"{relative(Path(position.filename), self.root)}:{position.start.line}"
 
 
 def relative(path: Path, root: Path | None) -> str:
@@ -94,7 +94,8 @@ class YamlComponent(Keys, dg.Component, dg.Model, dg.Resolvable):
         place = Place(context)
         data = _render(context, model.model_extra or {})
         try:
-            component = cls.model_validate(data)
+            # Some settings name files of the project.
+            component = cls.model_validate(data, context={"project": place.root})
         except ValidationError as error:
             # Not chained: pydantic's own text repeats the input, which may hold a secret.
             raise _misconfigured(cls.word, data, error, place) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Optional, Union
 from urllib.parse import urlsplit
 
@@ -225,7 +226,8 @@ class Destination(YamlComponent):
         if isinstance(value, form):
             return value
         # The form may call the destination by its name.
-        known = {"destination": info.data.get("name", "")}
+        root = (info.context or {}).get("project") or Path.cwd()
+        known = {"destination": info.data.get("name", ""), "read": lambda path: (root / path).read_bytes()}
         return form.model_validate({} if value is None else value, context=known)
 
     @field_validator("targets")
@@ -280,6 +282,11 @@ class Destination(YamlComponent):
                     ("targets", name, key),
                     f"is of kind {used}, which {kind.label} does not take. It takes: "
                     f"{', '.join(sorted(kind.auth_kinds))}.",
+                )
+            if target.auth is not None and "token_in" in target.auth.settings and not kind.carries_token:
+                raise mistake(
+                    ("targets", name, "auth", "token_in"),
+                    f"is nothing for {kind.label}, whose bodies have no place for a token. Leave it out.",
                 )
             missing = ["base_url"] if target.base_url is None else []
             if kind.auth == "bearer" and used is None:

@@ -14,11 +14,13 @@ class Grant:
     Attributes:
         headers: Headers to add.
         query: Query parameters to add.
+        token: The token, where it travels in the body (`Destination.carry`).
         serial: Tells this grant from the one that replaces it; no secret.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token: str = field(default="", repr=False)
     serial: str = ""
 
 

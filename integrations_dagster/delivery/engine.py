@@ -135,7 +135,7 @@ class Drive:
         response: Response | None = None
         error: DestinationError | None = None
         try:
-            response = self.session.send(self._signed(request), grant, departure)
+            response = self.session.send(self._signed(request, grant), grant, departure)
             self.permits.answered(response, time.monotonic() - departure.started)
             with _readable(self.destination.label):
                 self.destination.classify(request, response)
@@ -231,9 +231,10 @@ class Drive:
             )
         )
 
-    def _signed(self, request: Request) -> Request:
+    def _signed(self, request: Request, grant: Grant) -> Request:
         try:
-            return self.destination.sign(request)
+            signed = self.destination.sign(request)
+            return self.destination.carry(signed, grant.token) if grant.token else signed
         except Exception as error:  # noqa: BLE001 (whatever it is, no request can be made)
             reason = f"The request could not be signed ({type(error).__name__})."
             raise Refused(reason, "INVALID_REQUEST", remedy="Check the secret of the target.") from None

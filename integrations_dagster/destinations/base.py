@@ -232,6 +232,8 @@ class Destination(ABC):
     as_text: ClassVar[frozenset[type]] = frozenset({str})
     """Types whose values `encode` makes their plain text, so that it need not be called for them: a str itself, an int
     in digits, a Decimal exact and without exponent, a date as 2026-08-01."""
+    carries_token: ClassVar[bool] = False
+    """Whether a session's token may travel in the bodies of its requests (`carry`)."""
     nests: ClassVar[bool] = False
     """Whether a field may lie in an object of the payload: "address.city" is then a path, else a name with a dot."""
     settles: ClassVar[float] = 0.0
@@ -376,6 +378,11 @@ class Destination(ABC):
 
         A signature that holds the time of sending is renewed here; body and idempotency key stay.
         """
+        return request
+
+    def carry(self, request: Request, token: str) -> Request:  # noqa: ARG002
+        """Put a session's token into the body of a request that is about to be sent. Only asked where `carries_token`;
+        what is logged of the request is what it was before."""
         return request
 
     @abstractmethod

@@ -20,6 +20,7 @@ from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.soap.destination import Soap
 from integrations_dagster.destinations.sql import Sql
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.keys import Keys
@@ -39,6 +40,7 @@ BUILT_IN: Mapping[str, type[Destination]] = MappingProxyType(
             Http,
             JsonRpc,
             XmlRpc,
+            Soap,
             Sql,
             File,
             SandboxInsert,

@@ -15,6 +15,7 @@ from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
 from integrations_dagster.destinations.salesforce import Salesforce
 from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
 from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.soap.destination import Soap
 from integrations_dagster.destinations.sql import Sql
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Misconfigured
@@ -27,6 +28,7 @@ def test_kinds_are_named_as_their_classes_say() -> None:
         "http": Http,
         "jsonrpc": JsonRpc,
         "salesforce": Salesforce,
+        "soap": Soap,
         "webhook": Webhook,
         "sql": Sql,
         "file": File,
@@ -56,4 +58,6 @@ def test_a_far_miss_gets_no_hint() -> None:
 def test_destinations_import_nothing_that_does_io() -> None:
     code = "import sys, integrations_dagster.destinations.registry as r; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"requests", "urllib3", "dagster", "pandas", "sqlalchemy", "duckdb", "pyarrow"}.isdisjoint(loaded)
+    assert {"requests", "urllib3", "dagster", "pandas", "sqlalchemy", "duckdb", "pyarrow", "zeep", "lxml"}.isdisjoint(
+        loaded
+    )

@@ -43,6 +43,8 @@ DIRECTUS_SETTINGS = {
     "LOG_LEVEL": "warn",
     "NODE_OPTIONS": "--no-node-snapshot",
 }
+SOAP = SERVERS / "soap"
+SOAP_PACKAGES = ("soap@1.13.0",)
 READY = "ready"
 """Beside what is installed whole: names what it is, so that another version is installed anew."""
 
@@ -76,9 +78,16 @@ def directus_env(database: Path) -> dict[str, str]:
     return os.environ | DIRECTUS_SETTINGS | {"DB_FILENAME": str(database)}
 
 
+def soap() -> None:
+    """The npm package `soap`; what it serves is `soap_server.js`."""
+    npm = ["npm", "install", "--prefix", str(SOAP), "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+    subprocess.run([*npm, *SOAP_PACKAGES], check=True)
+
+
 INSTALLERS: Mapping[str, tuple[Callable[[], None], str]] = {
     "directus": (directus, DIRECTUS_PACKAGE),
     "tryton": (tryton, " ".join(TRYTON_PACKAGES)),
+    "soap": (soap, " ".join(SOAP_PACKAGES)),
 }
 """Name to what installs it into the folder of that name, and what it is."""
 

@@ -120,7 +120,7 @@ def judge(answer: requests.Response, what: str, remedy: str, secrets: tuple[str,
         raise Refused(reason, str(status), remedy="Correct its URL in `auth` of the target.")
     inner = error.get("message") if isinstance(error, Mapping) else ""
     text = said.get("error_description") or said.get("message") or inner or ""
-    told = f": {_scrubbed(str(text), secrets)}" if text else ""
+    told = f": {scrubbed(str(text), secrets)}" if text else ""
     raise Refused(
         f"{what} ({host}) refused the credentials with {code or status}{told}.".replace("..", "."),
         code or str(status),
@@ -128,7 +128,8 @@ def judge(answer: requests.Response, what: str, remedy: str, secrets: tuple[str,
     )
 
 
-def _scrubbed(text: str, secrets: tuple[str, ...]) -> str:
+def scrubbed(text: str, secrets: tuple[str, ...]) -> str:
+    """What an answer says, in one short line without the secrets of its request."""
     for secret in secrets:
         if len(secret) >= 4:
             text = text.replace(secret, "•••")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from types import MappingProxyType
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -73,6 +74,18 @@ def _login(value: str) -> str:
     return f"has no {' and no '.join(missing)} in it" if missing else ""
 
 
+def _login_xml(value: str) -> str:
+    try:
+        # What is in braces may stand in an attribute or a text, and is none of them by itself.
+        ElementTree.fromstring(value)  # noqa: S314 (the project's own text)
+    except ElementTree.ParseError:
+        return "is no XML"
+    if "<!DOCTYPE" in value:
+        return "has a document type"
+    missing = [name for name in ("{username}", "{password}") if name not in value]
+    return f"has no {' and no '.join(missing)} in it" if missing else ""
+
+
 def _composed(value: str) -> str:
     return "" if "{" in value and "}" in value else 'has no part of the answer in it, as "{data.token}"'
 
@@ -118,11 +131,13 @@ class Kind:
         text: What it is, for documentation.
         settings: What it takes, by name.
         one_of: Groups of settings of which exactly one must be given.
+        at_most: Groups of settings of which no two go together.
     """
 
     text: str
     settings: Mapping[str, Setting]
     one_of: tuple[tuple[str, ...], ...] = field(default=())
+    at_most: tuple[tuple[str, ...], ...] = field(default=())
 
     def wrong(self, given: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
         """What is wrong with settings: the setting (or "") and a clause that follows its name.
@@ -144,6 +159,9 @@ class Kind:
         for group in self.one_of:
             if sum(name in given for name in group) != 1:
                 yield "", f"takes exactly one of {' and '.join(group)}"
+        for group in self.at_most:
+            if sum(name in given for name in group) > 1:
+                yield "", f"takes at most one of {' and '.join(group)}"
 
 
 _TOKEN_URL = Setting("Where tokens are asked for.", required=True, wrong=_https)
@@ -231,7 +249,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                     "The whole body as JSON text, with {username} and {password} in it: of a login that is a call.",
                     wrong=_login,
                 ),
-                "token_path": Setting("Where the token is in the JSON answer, with dots: `data.token`, `result.1`."),
+                "login_xml": Setting(
+                    "The whole body as XML text, with {username} and {password} in it: an envelope of SOAP.",
+                    wrong=_login_xml,
+                ),
+                "token_path": Setting(
+                    "Where the token is in the JSON answer, with dots: `data.token`, `result.1`; in an XML answer, by "
+                    "the names of elements."
+                ),
                 "token": Setting(
                     "The token, put together from several parts of the answer: `{username}:{result.0}:{result.1}`.",
                     wrong=_composed,
@@ -243,8 +268,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                     default="Authorization: Bearer {token}",
                     wrong=_template,
                 ),
+                "token_in": Setting(
+                    "`body`: the token travels in no header, but where the requests' bodies have a place for it (kind "
+                    "`soap`).",
+                    choices=("body",),
+                ),
             },
             one_of=(("login_url", "login_path"), ("token_path", "cookie", "token")),
+            at_most=(("login_json", "login_xml"), ("token_in", "header"), ("token_in", "cookie")),
         ),
     }
 )

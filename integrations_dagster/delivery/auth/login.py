@@ -8,13 +8,16 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from xml.sax.saxutils import escape
 
 import requests
 
 from integrations_dagster.delivery.auth import http
 from integrations_dagster.delivery.auth.tokens import Token
 from integrations_dagster.delivery.credentials import Grant
+from integrations_dagster.delivery.session import NotSent
 from integrations_dagster.destinations.errors import Refused
+from integrations_dagster.destinations.http.bodies import xml_document
 
 LOGIN = "The login"
 _PART = re.compile(r"\{([^{}]+)\}")
@@ -48,7 +51,10 @@ class Login:
             answer = session.post(self._url, auth=lambda request: request, allow_redirects=False, **body)
             if "cookie" in settings:
                 return self._cookie(answer)
-            document = http.judge(answer, LOGIN, self._remedy, self.secrets())
+            if "login_xml" in settings:
+                document = self._enveloped(answer)
+            else:
+                document = http.judge(answer, LOGIN, self._remedy, self.secrets())
         setting = "token" if "token" in settings else "token_path"
         value = self._composed(document) if setting == "token" else _part(document, settings[setting])
         if value and settings["token_encoding"] == "base64":  # noqa: S105 (no password)
@@ -62,11 +68,42 @@ class Login:
         settings = self._settings
         if "login_json" in settings:
             return {"json": _filled(json.loads(settings["login_json"]), settings)}
+        if "login_xml" in settings:
+            filled = re.sub(r"\{(username|password)\}", lambda found: escape(settings[found[1]]), settings["login_xml"])
+            later = "http://www.w3.org/2003/05/soap-envelope" in filled
+            kind = "application/soap+xml" if later else "text/xml"
+            headers = {"Content-Type": f"{kind}; charset=utf-8", "Accept": kind}
+            return {"data": filled.strip().encode(), "headers": headers if later else {**headers, "SOAPAction": '""'}}
         fields = {
             settings["username_field"]: settings["username"],
             settings["password_field"]: settings["password"],
         }
         return {"json": fields} if settings["body"] == "json" else {"data": fields}
+
+    def _enveloped(self, answer: requests.Response) -> Any:
+        """The document of an answer in XML; a fault is read, whatever its status.
+
+        Raises:
+            Refused, NotSent, Throttled: As of any login.
+        """
+        try:
+            document = xml_document(answer.content)
+        except ValueError:
+            if not 200 <= answer.status_code < 300:
+                return http.judge(answer, LOGIN, self._remedy, self.secrets())
+            raise NotSent(f"{LOGIN} was answered with something that is no XML.", "BROKEN_ANSWER") from None
+        code, text = _part(document, "Envelope.Body.Fault.faultcode"), "Envelope.Body.Fault.faultstring"
+        if not code:
+            code, text = _part(document, "Envelope.Body.Fault.Code.Value"), "Envelope.Body.Fault.Reason.Text.#text"
+        code = code.rpartition(":")[2]
+        if not code:
+            return (
+                document if 200 <= answer.status_code < 300 else http.judge(answer, LOGIN, self._remedy, self.secrets())
+            )
+        told = http.scrubbed(_part(document, text) or code, self.secrets())
+        if code.partition(".")[0] in ("Server", "Receiver"):
+            raise NotSent(f"{LOGIN} is out of order: {told}", code)
+        raise Refused(f"{LOGIN} was refused ({code}): {told}", code, remedy=self._remedy)
 
     def _composed(self, document: Any) -> str:
         """The token of `token`; "" where a part of it is not in the answer."""
@@ -82,7 +119,9 @@ class Login:
         return "" if missing else token
 
     def grant(self, token: Token) -> Grant:
-        """The header of the settings, or the cookie."""
+        """The header of the settings, the cookie, or the token alone, which the body takes."""
+        if "token_in" in self._settings:
+            return Grant(token=token.access, serial=token.serial)
         if "cookie" in self._settings and "header" not in self._settings:
             return Grant({"Cookie": f"{self._settings['cookie']}={token.access}"}, serial=token.serial)
         header = self._settings.get("header", "Authorization: Bearer {token}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any
 from urllib.parse import urljoin
 
@@ -309,7 +310,23 @@ def page_of(call: Call, scope: Scope, place: Place, paging: Any, body: Make | No
     return call.asked(known, None if body is None else body(known), extra=parameter(paging, place))
 
 
-def identifier(api: HttpApi, form: IdentifyKeys) -> Call:
+# A kind whose forms are narrower says here what is called by them.
+
+
+@singledispatch
+def operation_of(form: OperationKeys, api: HttpApi) -> Operation:
+    """The operation that a form describes."""
+    return Operation(api, form)
+
+
+@singledispatch
+def reader_of(form: ReadKeys, api: HttpApi, handled: frozenset[str] = frozenset()) -> Reader:
+    """The list that a form describes."""
+    return Reader(api, form, handled)
+
+
+@singledispatch
+def identifier(form: IdentifyKeys, api: HttpApi) -> Call:
     """The request that asks who the account is."""
     return Call(api, form.request, form.headers, {}, Errors(api), ok=api.ok)
 

@@ -35,7 +35,7 @@ from integrations_dagster.destinations.base import (
 from integrations_dagster.destinations.errors import DestinationError, PoisonedBatch, Refused, Unavailable
 from integrations_dagster.destinations.http import jobs, reading
 from integrations_dagster.destinations.http.bodies import xml_text
-from integrations_dagster.destinations.http.calls import Asked, Call, Operation, identifier
+from integrations_dagster.destinations.http.calls import Asked, Call, Operation, identifier, operation_of
 from integrations_dagster.destinations.http.checks import check_sync, modes_of, object_of
 from integrations_dagster.destinations.http.errors import Verdict
 from integrations_dagster.destinations.http.forms import HttpApi, ObjectKeys
@@ -191,7 +191,7 @@ class Http(Destination):
     def _operation(self, form: Any) -> Operation:
         made = self._operations.get(id(form))
         if made is None:
-            made = self._operations[id(form)] = Operation(self.api, form)
+            made = self._operations[id(form)] = operation_of(form, self.api)
         return made
 
     def _send(self, operation: Operation, batch: Batch) -> Flow[list[Outcome]]:
@@ -200,7 +200,7 @@ class Http(Destination):
             request = operation.made(batch)
         except Unfit as error:
             # Only a request about one row has such places.
-            return [_unaddressable(str(error))] * len(batch.rows)
+            return [unaddressable(str(error))] * len(batch.rows)
         response = yield request
         if operation.job is not None:
             return (yield from jobs.follow(self._context(operation, batch), batch, response))
@@ -224,7 +224,7 @@ class Http(Destination):
                 continue
             told_of = found.get(place)
             if told_of is not None and told_of.unfit:
-                outcomes_[place] = _unaddressable(told_of.unfit)
+                outcomes_[place] = unaddressable(told_of.unfit)
             elif told_of is not None and len(told_of.ids) > 1:
                 outcomes_[place] = _ambiguous(self.label, told_of.ids)
             elif batch.action is Action.UPSERT:
@@ -362,7 +362,7 @@ class Http(Destination):
             return None
 
         def flow() -> Flow[str]:
-            call = identifier(self.api, form)
+            call = identifier(form, self.api)
             response = yield call.asked(Scope(""))
             document = call.checked(response)
             name = as_text(probe(form.id, document))
@@ -396,7 +396,8 @@ def _not_possible(label: str, batch: Batch) -> Outcome:
     return Outcome(Status.REJECTED, None, "NO_OPERATION", reason)
 
 
-def _unaddressable(why: str) -> Outcome:
+def unaddressable(why: str) -> Outcome:
+    """Of a row of which no request can be made."""
     return Outcome(Status.REJECTED, None, UNADDRESSABLE, f"No request was made for the row. {why}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from integrations_dagster.destinations.answers import Names, unreadable
 from integrations_dagster.destinations.base import Batch, Flow, Response
 from integrations_dagster.destinations.http import paging
-from integrations_dagster.destinations.http.calls import Reader
+from integrations_dagster.destinations.http.calls import Reader, reader_of
 from integrations_dagster.destinations.http.forms import HttpApi
 from integrations_dagster.destinations.http.reading_forms import FieldKeys, FieldsKeys, SearchKeys
 from integrations_dagster.destinations.http.templates import Scope, Unfit
@@ -46,7 +46,7 @@ def search(api: HttpApi, form: SearchKeys, batch: Batch, normalize: Callable[[st
     places = list(first.values())
     ids: dict[int, dict[str, None]] = {place: {} for place in places}
     unfit: dict[int, str] = {}
-    reader = Reader(api, form, frozenset({"missing"}))
+    reader = reader_of(form, api, frozenset({"missing"}))
     for start in range(0, len(places), form.rows):
         part = places[start : start + form.rows]
         asked = dataclasses.replace(batch, rows=tuple(batch.rows[place] for place in part))
@@ -116,14 +116,14 @@ def read_page(api: HttpApi, reference: str, columns: Sequence[str], cursor: str 
     form = api.references[reference]
     place = paging.first(form.next) if cursor is None else paging.Place.of(cursor)
     scope = Scope(reference, more={"columns": list(columns)})
-    records, following, _ = yield from _page(api, Reader(api, form), scope, place)
+    records, following, _ = yield from _page(api, reader_of(form, api), scope, place)
     rows = tuple({name: _plain(probe(path, record)) for name, path in form.columns.items()} for record in records)
     return Page(rows, None if following is None else following.text)
 
 
 def read_fields(api: HttpApi, form: FieldsKeys, object_: str, match: Mapping[str, str]) -> Flow[list[TargetField]]:
     """The fields that an API says an object has; those that it is matched by are unique, whatever it says."""
-    records = yield from _all(api, Reader(api, form), Scope(object_))
+    records = yield from _all(api, reader_of(form, api), Scope(object_))
     return sorted(
         (_field(api, form, match, record, response) for record, response in records), key=lambda field: field.name
     )
