@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 
-from integrations_dagster.testing import Subject, conformance_tests
+from integrations_dagster.destinations.base import Request, Response
+from integrations_dagster.destinations.errors import PoisonedBatch
+from integrations_dagster.destinations.sql import Sql
+from integrations_dagster.testing import Subject, conformance_tests, results
 from integrations_dagster_tests.postgres import Postgres, running_postgres
 
 
@@ -87,6 +90,31 @@ class DuckDBTable(Table):
             yield row[0], dict(zip(("email", "name", "age", "vip"), row, strict=True))
 
 
+class Wordless(Sql):
+    """Does not say why a row is rejected."""
+
+    kind: ClassVar[str] = "wordless"
+
+    def classify(self, request: Request, response: Response) -> None:
+        try:
+            super().classify(request, response)
+        except PoisonedBatch as error:
+            raise PoisonedBatch("", error.code) from error
+
+
+class WordlessTable(DuckDBTable):
+    """A table whose destination is broken."""
+
+    destination = Wordless
+
+
 TestPostgresTable = conformance_tests(PostgresTable(), seeds=(0,))
 # A connection for each transaction: its file is opened some hundred times.
 TestDuckDBTable = pytest.mark.slow(conformance_tests(DuckDBTable()))
+
+
+def test_reasons_of_rejected_rows_are_checked_without_a_proxy() -> None:
+    (good,) = results(DuckDBTable(), only=("messages",))
+    assert (good.outcome, good.message) == ("passed", "")
+    (bad,) = results(WordlessTable(), only=("messages",))
+    assert (bad.outcome, bad.message.partition(".")[0]) == ("failed", "A reason is empty")
