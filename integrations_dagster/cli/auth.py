@@ -13,7 +13,7 @@ from rich.console import Console
 from integrations_dagster.delivery.accounts import Account, connect
 from integrations_dagster.delivery.auth.registry import authorizing, credentials, token_file
 from integrations_dagster.delivery.auth.tokens import Busy
-from integrations_dagster.delivery.session import HttpSession
+from integrations_dagster.delivery.transports.http import HttpSession
 from integrations_dagster.destinations import registry
 from integrations_dagster.destinations.base import Request
 from integrations_dagster.destinations.errors import DestinationError, Refused

@@ -14,8 +14,8 @@ import tenacity
 from integrations_dagster.delivery.credentials import Credentials, Grant
 from integrations_dagster.delivery.exchange import Exchange
 from integrations_dagster.delivery.permits import Departure, Permit, Permits, Stopped, TooLate
-from integrations_dagster.delivery.transports import Session
-from integrations_dagster.delivery.unanswered import NotSent
+from integrations_dagster.delivery.transports.registry import Session
+from integrations_dagster.delivery.transports.unanswered import NotSent
 from integrations_dagster.destinations.base import Destination, Flow, Pause, Remember, Repeat, Request, Response
 from integrations_dagster.destinations.errors import (
     DestinationError,

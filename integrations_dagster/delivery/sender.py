@@ -14,7 +14,7 @@ from integrations_dagster.delivery.engine import Drive, RetrySettings, refusal
 from integrations_dagster.delivery.exchange import RequestLog
 from integrations_dagster.delivery.gate import AccountGate, BatchPermits
 from integrations_dagster.delivery.permits import Stopped
-from integrations_dagster.delivery.transports import open_session
+from integrations_dagster.delivery.transports.registry import open_session
 from integrations_dagster.destinations.base import Batch, Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import (
     DestinationError,

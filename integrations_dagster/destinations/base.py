@@ -209,7 +209,7 @@ class Destination(ABC):
     settings: ClassVar[frozenset[str]] = frozenset()
     """Secrets beside `auth` that a target of this kind may name ("secret" for a webhook)."""
     transport: ClassVar[str] = "http"
-    """What carries its requests: a key of `delivery.transports.TRANSPORTS`."""
+    """What carries its requests: a key of `delivery.transports.registry.TRANSPORTS`."""
     schemes: ClassVar[frozenset[str]] = frozenset({"http", "https"})
     """Schemes of URLs that a target of this kind may have."""
     options: ClassVar[tuple[str, type[Keys]] | None] = None

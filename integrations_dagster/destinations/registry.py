@@ -14,14 +14,14 @@ from integrations_dagster.destinations.base import Destination
 from integrations_dagster.destinations.file import File
 from integrations_dagster.destinations.graphql.destination import Graphql
 from integrations_dagster.destinations.http.destination import Http
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.rpc.jsonrpc import JsonRpc
 from integrations_dagster.destinations.rpc.xmlrpc import XmlRpc
-from integrations_dagster.destinations.salesforce import Salesforce
-from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
-from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.salesforce.destination import Salesforce
+from integrations_dagster.destinations.sandbox.insert import SandboxInsert, SandboxInsertKeyed
+from integrations_dagster.destinations.sandbox.jobs import SandboxJobs
 from integrations_dagster.destinations.soap.destination import Soap
-from integrations_dagster.destinations.sql import Sql
+from integrations_dagster.destinations.sql.destination import Sql
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.keys import Keys
 from integrations_dagster.vocabulary import Misconfigured

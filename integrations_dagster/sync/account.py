@@ -14,7 +14,7 @@ from integrations_dagster.delivery.credentials import Credentials
 from integrations_dagster.delivery.engine import Drive, RetrySettings, refusal
 from integrations_dagster.delivery.gate import AccountGate, LoosePermits
 from integrations_dagster.delivery.limits import Concurrency
-from integrations_dagster.delivery.transports import open_session
+from integrations_dagster.delivery.transports.registry import open_session
 from integrations_dagster.destinations.base import Destination, Flow, Repeat
 from integrations_dagster.destinations.errors import DestinationError, Unavailable
 from integrations_dagster.ledger.quotas import Use

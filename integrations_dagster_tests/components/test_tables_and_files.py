@@ -10,7 +10,7 @@ import pytest
 from integrations_dagster.components.destination import Destination
 from integrations_dagster.components.sync import Sync
 from integrations_dagster.destinations.file import FileKeys
-from integrations_dagster.destinations.sql import TableKeys
+from integrations_dagster.destinations.sql.destination import TableKeys
 from integrations_dagster.sync.spec import ModelSpec, WarehouseSpec
 
 MODEL = ModelSpec("people", Path("people.sql"), ("id",), WarehouseSpec("warehouse", "duckdb", Path("w.duckdb")))

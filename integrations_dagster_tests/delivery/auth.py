@@ -18,7 +18,7 @@ from integrations_dagster.delivery.auth.registry import credentials
 from integrations_dagster.delivery.credentials import Credentials
 from integrations_dagster.delivery.engine import Drive, RetrySettings
 from integrations_dagster.delivery.permits import Permit
-from integrations_dagster.delivery.session import HttpSession
+from integrations_dagster.delivery.transports.http import HttpSession
 from integrations_dagster.destinations.base import Flow, Repeat, Response
 from integrations_dagster.destinations.errors import DestinationError
 from integrations_dagster.destinations.registry import create

@@ -12,7 +12,7 @@ import pytest
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.session import HttpSession, NoAnswer, NotSent
+from integrations_dagster.delivery.transports.http import HttpSession, NoAnswer, NotSent
 from integrations_dagster.destinations.base import Request
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"

@@ -17,7 +17,7 @@ from integrations_dagster.delivery.accounts import Account, AccountSettings, Aut
 from integrations_dagster.delivery.auth.authorize import Authorization
 from integrations_dagster.delivery.auth.registry import authorizing, credentials, fingerprint, token_file
 from integrations_dagster.delivery.credentials import Credentials
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.destinations.errors import DestinationError, Refused, Throttled
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint

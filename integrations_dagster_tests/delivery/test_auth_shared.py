@@ -18,7 +18,7 @@ import pytest
 
 from integrations_dagster.delivery.auth.registry import credentials, token_file
 from integrations_dagster.delivery.auth.tokens import Busy, Token, TokenFile
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.destinations.errors import Refused
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from integrations_dagster.delivery.auth import http
 from integrations_dagster.delivery.auth.registry import credentials
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster_tests.delivery.auth import account, client
 

@@ -24,7 +24,7 @@ from integrations_dagster.delivery.engine import Drive, RetrySettings
 from integrations_dagster.delivery.gate import AccountGate, LoosePermits
 from integrations_dagster.delivery.limits import Concurrency
 from integrations_dagster.delivery.permits import Permit, Stopped
-from integrations_dagster.delivery.session import MAX_ANSWER, HttpSession, NoAnswer, NotSent
+from integrations_dagster.delivery.transports.http import MAX_ANSWER, HttpSession, NoAnswer, NotSent
 from integrations_dagster.destinations.base import Flow, Pause, Remember, Repeat, Request
 from integrations_dagster.destinations.errors import Refused, Throttled, Unauthorized, Unavailable
 from integrations_dagster.destinations.webhook import Webhook
@@ -218,7 +218,7 @@ def test_refused_credentials_are_tried_once_more_and_then_final(servers: list[Sc
     def classify_401() -> Flow[None]:
         yield Request("POST", "/first", b"{}")
 
-    from integrations_dagster.destinations.hubspot import HubSpot
+    from integrations_dagster.destinations.hubspot.destination import HubSpot
 
     servers.append(script := Script(*[(401, {}, b"{}")] * 5))
     driving = drive(script.url)

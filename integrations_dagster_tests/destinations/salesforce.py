@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from integrations_dagster.destinations.base import Batch, Flow, Pause, Request, Response
-from integrations_dagster.destinations.salesforce import Salesforce
+from integrations_dagster.destinations.salesforce.destination import Salesforce
 from integrations_dagster.vocabulary import Action, Row
 from integrations_dagster_tests.destinations.flows import row
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.values import canonical_json, json_string
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.vocabulary import Action, Change, Row

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from integrations_dagster.destinations import (
-    file,
-    hubspot,
-    hubspot_errors,
-    salesforce,
-    salesforce_errors,
-    sandbox_base,
-    sql,
-    sql_errors,
-    webhook,
-)
+from integrations_dagster.destinations import file, webhook
 from integrations_dagster.destinations.error_table import ErrorEntry, markdown
+from integrations_dagster.destinations.hubspot import destination as hubspot
+from integrations_dagster.destinations.hubspot import errors as hubspot_errors
 from integrations_dagster.destinations.registry import KINDS
-from integrations_dagster.destinations.salesforce_checks import SalesforceKeys
+from integrations_dagster.destinations.salesforce import destination as salesforce
+from integrations_dagster.destinations.salesforce import errors as salesforce_errors
+from integrations_dagster.destinations.salesforce.checks import SalesforceKeys
+from integrations_dagster.destinations.sandbox import base as sandbox_base
+from integrations_dagster.destinations.sql import destination as sql
+from integrations_dagster.destinations.sql import errors as sql_errors
 
 DOCS = Path(__file__).parents[2] / "docs" / "destinations"
 

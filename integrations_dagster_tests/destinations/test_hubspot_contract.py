@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integrations_dagster.destinations.base import Response
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.vocabulary import Action, Change, Row, Status
 from integrations_dagster_tests.destinations.flows import (

@@ -6,7 +6,7 @@ import pytest
 
 from integrations_dagster.destinations.base import Batch, Response
 from integrations_dagster.destinations.errors import PoisonedBatch, Unavailable
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.vocabulary import Action, Outcome, Row, Status
 from integrations_dagster_tests.destinations.flows import (
     answer,

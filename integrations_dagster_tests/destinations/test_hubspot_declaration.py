@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from integrations_dagster.destinations.base import AccountLimits, Quota, Repeat, Response
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 
 HUBSPOT = HubSpot()

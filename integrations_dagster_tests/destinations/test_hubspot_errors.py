@@ -18,8 +18,8 @@ from integrations_dagster.destinations.errors import (
     Unauthorized,
     Unavailable,
 )
-from integrations_dagster.destinations.hubspot import HubSpot
-from integrations_dagster.destinations.hubspot_errors import TABLE, problem_of
+from integrations_dagster.destinations.hubspot.destination import HubSpot
+from integrations_dagster.destinations.hubspot.errors import TABLE, problem_of
 from integrations_dagster_tests.destinations.flows import answer
 
 HUBSPOT = HubSpot()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from integrations_dagster.destinations.base import GONE, NO_RECORD, Response
 from integrations_dagster.destinations.errors import PoisonedBatch, Unavailable
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.vocabulary import Action, Change, Outcome, Status
 from integrations_dagster_tests.destinations.flows import (
     answer,

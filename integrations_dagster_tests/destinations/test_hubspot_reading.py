@@ -10,7 +10,7 @@ import pytest
 
 from integrations_dagster.destinations.base import Flow, Request, Response
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.reading import FieldType, Page, TargetField
 from integrations_dagster_tests.destinations.flows import CHECKED, answer, drive, specs
 

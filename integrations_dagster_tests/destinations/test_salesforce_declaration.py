@@ -23,9 +23,9 @@ from integrations_dagster.destinations.errors import (
 )
 from integrations_dagster.destinations.reading import FieldType
 from integrations_dagster.destinations.registry import create
-from integrations_dagster.destinations.salesforce_checks import SalesforceKeys
-from integrations_dagster.destinations.salesforce_errors import MEANINGS
-from integrations_dagster.destinations.salesforce_soql import number_literal, text_literal
+from integrations_dagster.destinations.salesforce.checks import SalesforceKeys
+from integrations_dagster.destinations.salesforce.errors import MEANINGS
+from integrations_dagster.destinations.salesforce.soql import number_literal, text_literal
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 from integrations_dagster_tests.destinations.flows import specs
 from integrations_dagster_tests.destinations.salesforce import (

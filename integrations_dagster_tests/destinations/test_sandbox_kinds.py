@@ -18,9 +18,9 @@ from integrations_dagster.destinations.errors import (
     Unavailable,
 )
 from integrations_dagster.destinations.registry import KINDS
-from integrations_dagster.destinations.sandbox_base import TABLE, SandboxDestination, rows_json
-from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
-from integrations_dagster.destinations.sandbox_jobs import PATIENCE, SandboxJobs
+from integrations_dagster.destinations.sandbox.base import TABLE, SandboxDestination, rows_json
+from integrations_dagster.destinations.sandbox.insert import SandboxInsert, SandboxInsertKeyed
+from integrations_dagster.destinations.sandbox.jobs import PATIENCE, SandboxJobs
 from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.vocabulary import ABSENT, Action, Misconfigured, Mode, Outcome, Status
 from integrations_dagster_tests.destinations.flows import answer, batch, body_of, first, row

@@ -16,7 +16,7 @@ from integrations_dagster.destinations.errors import (
     Unauthorized,
     Unavailable,
 )
-from integrations_dagster.destinations.sql import Describe, Find, Sql, Table, TableKeys, Write
+from integrations_dagster.destinations.sql.destination import Describe, Find, Sql, Table, TableKeys, Write
 from integrations_dagster.vocabulary import Action, Change, Misconfigured, Mode, Outcome, Row, Status
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from integrations_dagster.destinations.base import Response, Usage
 from integrations_dagster.destinations.error_table import ErrorEntry, Problem, asked_wait, raise_for
 from integrations_dagster.destinations.errors import Throttled
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.usage import usage
 
 NOON = 1785585600.0

@@ -20,9 +20,9 @@ from integrations_dagster.destinations.base import (
     Response,
 )
 from integrations_dagster.destinations.errors import PoisonedBatch, Refused, TooLarge
-from integrations_dagster.destinations.hubspot import HubSpot
-from integrations_dagster.destinations.sandbox_insert import SandboxInsert, SandboxInsertKeyed
-from integrations_dagster.destinations.sandbox_jobs import SandboxJobs
+from integrations_dagster.destinations.hubspot.destination import HubSpot
+from integrations_dagster.destinations.sandbox.insert import SandboxInsert, SandboxInsertKeyed
+from integrations_dagster.destinations.sandbox.jobs import SandboxJobs
 from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.vocabulary import ABSENT, Action, Change, Row, Status

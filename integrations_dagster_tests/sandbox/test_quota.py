@@ -11,7 +11,7 @@ import pytest
 
 from integrations_dagster.destinations.base import Response
 from integrations_dagster.destinations.error_table import asked_wait
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.usage import usage
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.quota import STYLES, Quotas, Window

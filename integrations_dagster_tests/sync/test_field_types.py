@@ -16,7 +16,7 @@ from email_validator import EmailNotValidError, validate_email
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from integrations_dagster.destinations.hubspot import HubSpot
+from integrations_dagster.destinations.hubspot.destination import HubSpot
 from integrations_dagster.destinations.values import canonical_json, json_number, number_text
 from integrations_dagster.destinations.webhook import Webhook
 from integrations_dagster.sync.field_types import TYPES, converter

@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 
-from integrations_dagster.destinations.sql import TableKeys
+from integrations_dagster.destinations.sql.destination import TableKeys
 from integrations_dagster.sync.record import record
 from integrations_dagster.sync.results import RunReport
 from integrations_dagster.sync.schema import FieldsDoNotFit

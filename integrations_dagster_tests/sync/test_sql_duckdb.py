@@ -130,9 +130,9 @@ WRITER = """
 import sys
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.duckdb_session import DuckDBSession
+from integrations_dagster.delivery.transports.duckdb import DuckDBSession
 from integrations_dagster.destinations.base import Batch
-from integrations_dagster.destinations.sql import Sql
+from integrations_dagster.destinations.sql.destination import Sql
 from integrations_dagster.vocabulary import Action, Change, Row
 
 url, who = sys.argv[1:]

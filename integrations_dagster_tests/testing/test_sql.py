@@ -12,9 +12,9 @@ import duckdb
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 
-from integrations_dagster.destinations.base import Request, Response
+from integrations_dagster.destinations.base import Destination, Request, Response
 from integrations_dagster.destinations.errors import PoisonedBatch
-from integrations_dagster.destinations.sql import Sql
+from integrations_dagster.destinations.sql.destination import Sql
 from integrations_dagster.testing import Subject, conformance_tests, results
 from integrations_dagster_tests.postgres import Postgres, running_postgres
 
@@ -22,7 +22,7 @@ from integrations_dagster_tests.postgres import Postgres, running_postgres
 class Table(Subject):
     """A table with a unique column and a rule that some rows break."""
 
-    destination = "sql"
+    destination: ClassVar[str | type[Destination]] = "sql"
     object = "people"
     match = ("email",)
     text = "name"

@@ -15,7 +15,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.destinations.errors import DestinationError, Refused, Throttled
 
 CONNECT_TIMEOUT = 10.0

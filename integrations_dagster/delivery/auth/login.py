@@ -15,7 +15,7 @@ import requests
 from integrations_dagster.delivery.auth import http
 from integrations_dagster.delivery.auth.tokens import Token
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.destinations.errors import Refused
 from integrations_dagster.destinations.http.bodies import xml_document
 

@@ -17,7 +17,7 @@ from authlib.integrations.requests_client import OAuth2Session  # type: ignore[i
 from integrations_dagster.delivery.auth import http
 from integrations_dagster.delivery.auth.tokens import Token, digest
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.destinations.errors import Refused
 
 ENDPOINT = "The token endpoint"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from integrations_dagster.delivery.auth.tokens import Busy, Token, TokenFile
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.session import NotSent
+from integrations_dagster.delivery.transports.http import NotSent
 from integrations_dagster.destinations.errors import DestinationError, Refused, Throttled, Unavailable
 
 PAUSE = 1.0

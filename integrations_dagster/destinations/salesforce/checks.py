@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from integrations_dagster.destinations.salesforce_soql import is_name, is_path
+from integrations_dagster.destinations.salesforce.soql import is_name, is_path
 from integrations_dagster.keys import Keys, problem
 from integrations_dagster.vocabulary import Misconfigured, Mode
 

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from integrations_dagster.destinations.base import Flow, Request, Response
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.hubspot_answers import document_of
-from integrations_dagster.destinations.hubspot_errors import request_id
+from integrations_dagster.destinations.hubspot.answers import document_of
+from integrations_dagster.destinations.hubspot.errors import request_id
 from integrations_dagster.destinations.reading import FieldType, Page, Reference, TargetField
 
 PAGE = 100

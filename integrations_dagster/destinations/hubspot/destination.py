@@ -23,21 +23,21 @@ from integrations_dagster.destinations.base import (
 )
 from integrations_dagster.destinations.error_table import raise_for
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.hubspot_answers import (
+from integrations_dagster.destinations.hubspot.answers import (
     NO_ANSWER,
     document_of,
     read_lookup,
     read_write,
 )
-from integrations_dagster.destinations.hubspot_bodies import (
+from integrations_dagster.destinations.hubspot.bodies import (
     archive_body,
     create_body,
     read_body,
     update_body,
     upsert_body,
 )
-from integrations_dagster.destinations.hubspot_errors import TABLE, problem_of, request_id
-from integrations_dagster.destinations.hubspot_reading import REFERENCES, SENSITIVE, read_page, read_properties
+from integrations_dagster.destinations.hubspot.errors import TABLE, problem_of, request_id
+from integrations_dagster.destinations.hubspot.reading import REFERENCES, SENSITIVE, read_page, read_properties
 from integrations_dagster.destinations.reading import Page, Reference, TargetField
 from integrations_dagster.destinations.usage import whole
 from integrations_dagster.destinations.values import (

@@ -8,8 +8,8 @@ from typing import Any
 from integrations_dagster.destinations.base import Flow, Request, Response
 from integrations_dagster.destinations.errors import Refused
 from integrations_dagster.destinations.reading import FieldType, Page, Reference, TargetField
-from integrations_dagster.destinations.salesforce_answers import document_of, unreadable
-from integrations_dagster.destinations.salesforce_soql import is_path, quoted
+from integrations_dagster.destinations.salesforce.answers import document_of, unreadable
+from integrations_dagster.destinations.salesforce.soql import is_path, quoted
 from integrations_dagster.destinations.values import number_text
 
 USERS = "users"

@@ -14,7 +14,7 @@ from typing import Any
 from integrations_dagster.destinations.base import GONE, NO_RECORD, Batch, Response
 from integrations_dagster.destinations.error_table import shorten
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.salesforce_errors import LOCKED, RowError, request_id
+from integrations_dagster.destinations.salesforce.errors import LOCKED, RowError, request_id
 from integrations_dagster.vocabulary import Action, Outcome, Row, Status
 
 NO_ANSWER = "NO_ANSWER"

@@ -24,7 +24,7 @@ from psycopg2 import extensions
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.postgres_statements import (
+from integrations_dagster.delivery.transports.postgres_statements import (
     COLUMNS,
     EXISTS,
     UNIQUE,
@@ -35,10 +35,10 @@ from integrations_dagster.delivery.postgres_statements import (
     quoted_table,
     shape_of,
 )
-from integrations_dagster.delivery.unanswered import NoAnswer, NotSent
+from integrations_dagster.delivery.transports.unanswered import NoAnswer, NotSent
 from integrations_dagster.destinations.base import Request, Response
 from integrations_dagster.destinations.errors import Refused, Throttled
-from integrations_dagster.destinations.sql import KEYS_KEPT, Describe, Find, Identify, Table, Write
+from integrations_dagster.destinations.sql.destination import KEYS_KEPT, Describe, Find, Identify, Table, Write
 from integrations_dagster.vocabulary import Action
 from integrations_dagster.warehouses.postgres import secrets_of
 

@@ -31,7 +31,7 @@ from integrations_dagster.destinations.base import (
 from integrations_dagster.destinations.error_table import Problem, raise_for, shorten
 from integrations_dagster.destinations.errors import Refused, Unavailable
 from integrations_dagster.destinations.reading import FieldType, TargetField
-from integrations_dagster.destinations.sql_errors import TABLE
+from integrations_dagster.destinations.sql.errors import TABLE
 from integrations_dagster.destinations.values import canonical_json, json_value
 from integrations_dagster.keys import TEMPLATE, Keys
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode, Outcome, Row, Status

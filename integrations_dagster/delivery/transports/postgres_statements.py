@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from integrations_dagster.destinations.sql import Table
+from integrations_dagster.destinations.sql.destination import Table
 from integrations_dagster.vocabulary import Action
 
 EXISTS = "SELECT c.oid, c.relkind FROM pg_class c WHERE c.oid = to_regclass(%s)"

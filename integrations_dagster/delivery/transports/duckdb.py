@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.unanswered import NoAnswer, NotSent
+from integrations_dagster.delivery.transports.unanswered import NoAnswer, NotSent
 from integrations_dagster.destinations.base import Request, Response
-from integrations_dagster.destinations.sql import KEYS_KEPT, Describe, Find, Identify, Table, Write
+from integrations_dagster.destinations.sql.destination import KEYS_KEPT, Describe, Find, Identify, Table, Write
 from integrations_dagster.vocabulary import Action
 
 LOOK_AGAIN = 0.05

@@ -14,10 +14,10 @@ import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from integrations_dagster.delivery.accounts import Account
-from integrations_dagster.delivery.adapter import OneHost
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.unanswered import NoAnswer as NoAnswer
-from integrations_dagster.delivery.unanswered import NotSent as NotSent
+from integrations_dagster.delivery.transports.adapter import OneHost
+from integrations_dagster.delivery.transports.unanswered import NoAnswer as NoAnswer
+from integrations_dagster.delivery.transports.unanswered import NotSent as NotSent
 from integrations_dagster.destinations.base import Request, Response
 from integrations_dagster.destinations.errors import DestinationError, Refused
 

@@ -15,8 +15,8 @@ import fsspec  # type: ignore[import-untyped]
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.file_formats import DoesNotFit, encoded
-from integrations_dagster.delivery.unanswered import NoAnswer
+from integrations_dagster.delivery.transports.file_formats import DoesNotFit, encoded
+from integrations_dagster.delivery.transports.unanswered import NoAnswer
 from integrations_dagster.destinations.base import Request, Response
 from integrations_dagster.destinations.errors import Refused
 from integrations_dagster.destinations.file import Put

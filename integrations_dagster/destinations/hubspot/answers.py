@@ -10,8 +10,8 @@ from typing import Any
 
 from integrations_dagster.destinations.base import GONE, NO_RECORD, Batch, Response
 from integrations_dagster.destinations.errors import PoisonedBatch, Unavailable
-from integrations_dagster.destinations.hubspot_bodies import trace_of
-from integrations_dagster.destinations.hubspot_errors import codes_of, message_of, request_id, texts
+from integrations_dagster.destinations.hubspot.bodies import trace_of
+from integrations_dagster.destinations.hubspot.errors import codes_of, message_of, request_id, texts
 from integrations_dagster.vocabulary import Action, Outcome, Row, Status
 
 NOT_FOUND = "OBJECT_NOT_FOUND"

@@ -26,7 +26,7 @@ from integrations_dagster.destinations.base import (
 )
 from integrations_dagster.destinations.error_table import raise_for
 from integrations_dagster.destinations.reading import Page, Reference, TargetField
-from integrations_dagster.destinations.salesforce_answers import (
+from integrations_dagster.destinations.salesforce.answers import (
     SEVERAL,
     Result,
     no_record,
@@ -35,23 +35,23 @@ from integrations_dagster.destinations.salesforce_answers import (
     several,
     unreadable,
 )
-from integrations_dagster.destinations.salesforce_bodies import delete_query, record, records_body
-from integrations_dagster.destinations.salesforce_checks import (
+from integrations_dagster.destinations.salesforce.bodies import delete_query, record, records_body
+from integrations_dagster.destinations.salesforce.checks import (
     ID,
     SalesforceKeys,
     check_fields,
     check_match,
     check_object,
 )
-from integrations_dagster.destinations.salesforce_errors import TABLE, problem_of, request_id
-from integrations_dagster.destinations.salesforce_reading import (
+from integrations_dagster.destinations.salesforce.errors import TABLE, problem_of, request_id
+from integrations_dagster.destinations.salesforce.reading import (
     page_of,
     read_fields,
     read_page,
     references,
     value_text,
 )
-from integrations_dagster.destinations.salesforce_soql import (
+from integrations_dagster.destinations.salesforce.soql import (
     number_literal,
     queries,
     quoted,

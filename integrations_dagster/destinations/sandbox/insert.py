@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from integrations_dagster.destinations.base import Batch, Flow, Repeat, Request
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.sandbox_base import (
+from integrations_dagster.destinations.sandbox.base import (
     NO_ANSWER,
     SandboxDestination,
     document_of,

@@ -15,7 +15,7 @@ from integrations_dagster.destinations.base import (
     Response,
 )
 from integrations_dagster.destinations.errors import Unavailable
-from integrations_dagster.destinations.sandbox_base import (
+from integrations_dagster.destinations.sandbox.base import (
     NO_ANSWER,
     SandboxDestination,
     document_of,

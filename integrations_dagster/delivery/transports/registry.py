@@ -9,7 +9,7 @@ from typing import Protocol
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.session import HttpSession
+from integrations_dagster.delivery.transports.http import HttpSession
 from integrations_dagster.destinations.base import Destination, Request, Response
 
 
@@ -47,16 +47,16 @@ def _http(destination: Destination, account: Account) -> Session:
 def _sql(_destination: Destination, account: Account) -> Session:
     # A driver is imported where it is used.
     if account.base_url.startswith("duckdb:"):
-        from integrations_dagster.delivery.duckdb_session import DuckDBSession
+        from integrations_dagster.delivery.transports.duckdb import DuckDBSession
 
         return DuckDBSession(account)
-    from integrations_dagster.delivery.postgres_session import PostgresSession
+    from integrations_dagster.delivery.transports.postgres import PostgresSession
 
     return PostgresSession(account)
 
 
 def _file(_destination: Destination, account: Account) -> Session:
-    from integrations_dagster.delivery.file_session import FileSession
+    from integrations_dagster.delivery.transports.file import FileSession
 
     return FileSession(account)
 
