@@ -300,22 +300,11 @@ def test_a_record_whose_match_value_changes_gets_the_new_one(wire: Wire) -> None
     assert (outcome.status, outcome.destination_id) == (Status.UPDATED, "5")
 
 
-def test_without_a_call_that_renames_a_row_is_written_as_another_record(wire: Wire) -> None:
-    """The delete names ids, so that they are kept; the upsert knows match values only."""
-    upsert = {"method": "put", "params": ["{record}"], "answer": {"id": "@"}}
-    api = {"upsert": upsert, "delete": AT_ONCE["delete"], "id_type": "integer"}
-    moved = [row(1, action=Action.UPDATE, destination_id="5")]
-    destination = wire.destination(api)
-    (outcome,), (request,) = drive(destination, destination.deliver(batch(moved)), [wire.one(6)])
-    assert wire.calls(request) == [("put", [{"email": "r1@example.com", "firstname": "Name 1"}])]
-    assert (outcome.status, outcome.destination_id) == (Status.UPDATED, "6")
-    assert destination.repeat("contacts", Action.UPDATE) is Repeat.ALWAYS
-    # Whose id it does not say may be the old one, or another.
-    destination = wire.destination(
-        {**api, "upsert": {"method": "put", "params": ["{record}"]}, "search": AT_ONCE["search"]}
-    )
-    outcomes, _ = drive(destination, destination.deliver(batch(moved)), [wire.one(None)])
-    assert [(o.status, o.code) for o in outcomes] == [(Status.UNSENT, "NO_RECORD_ID")]
+def test_a_record_is_renamed_by_a_call_that_names_its_id(wire: Wire) -> None:
+    assert wire.destination(AT_ONCE).renames("contacts")
+    by_match = {"method": "put", "params": ["{match}", "{record}"]}
+    assert not wire.destination({"upsert": by_match, "delete": AT_ONCE["delete"]}).renames("contacts")
+    assert not wire.destination({"upsert": by_match, "update": by_match}).renames("contacts")
 
 
 def test_update_creates_nothing_and_delete_deletes_what_it_finds(wire: Wire) -> None:

@@ -94,6 +94,20 @@ def test_a_mirror_renames_its_records(kind: str, bench: Bench, store: Store) -> 
     assert sorted(store.records) == ids, "the record is the same"
 
 
+def test_what_no_call_renames_is_made_anew_and_deleted_by_its_id(kind: str, bench: Bench, store: Store) -> None:
+    """The delete names ids, so that they are kept; the upsert knows match values only."""
+    api = {**TOGETHER, "id_type": "integer", "search": BASE["search"], "delete": BASE["delete"]}
+    sync = people(kind, api, bench, store)
+    load(bench, "Ann", "Bob")
+    bench.run(sync)
+    rows = [{"id": 0, "email": "ann@x.org", "name": "Ann"}, {"id": 1, "email": "p1@x.org", "name": "Bob"}]
+    bench.load("people", rows, {"id": "BIGINT", "email": "VARCHAR", "name": "VARCHAR"})
+    report = bench.run(sync)
+    assert (report.outcomes[Status.REJECTED], report.outcomes[Status.UNSENT]) == (0, 0)
+    assert store.people() == [("ann@x.org", "Ann"), ("p1@x.org", "Bob")]
+    assert bench.run(sync).traffic.requests == 0
+
+
 def test_throttling_inside_a_200_is_waited_out(kind: str, bench: Bench, store: Store) -> None:
     left = [3]
 

@@ -27,7 +27,7 @@ def needed(api: RpcKeys, action: Action) -> list[CallKeys]:
         calls = [
             {
                 Action.CREATE: api.create,
-                Action.UPDATE: api.update if api.update is not None and api.update.by_id else api.upsert,
+                Action.UPDATE: api.update,
                 Action.MODIFY: api.update,
                 Action.DELETE: api.delete,
             }[action]

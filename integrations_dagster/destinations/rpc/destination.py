@@ -17,7 +17,6 @@ from integrations_dagster.destinations.answers import (
     AnswerPaths,
     Reading,
     Told,
-    as_another,
     no_record,
     outcomes,
     read_rows,
@@ -98,6 +97,9 @@ class Rpc(Destination):
             return Repeat.WHEN_QUIET
         return Repeat.NEVER
 
+    def renames(self, object_: str) -> bool:  # noqa: ARG002
+        return self.option.update is not None and self.option.update.by_id
+
     def usage(self, response: Response) -> tuple[Usage, ...]:
         return usage(response.headers)
 
@@ -161,10 +163,6 @@ class Rpc(Destination):
             return (yield from self._by_id(api.delete, batch))
         if action is Action.UPDATE and api.update is not None and api.update.by_id:
             return (yield from self._by_id(api.update, batch))
-        if action is Action.UPDATE and api.upsert is not None:
-            # Written under its new match value, it is another record, and the one it leaves is told apart by its id.
-            part = replace(batch, rows=tuple(replace(row, destination_id=None) for row in batch.rows))
-            return [as_another(outcome) for outcome in (yield from self._make(api.upsert, part))]
         if action is Action.MODIFY and api.update is not None:
             return (yield from self._by_id(api.update, batch))
         if action is Action.UPSERT and api.update is not None:
