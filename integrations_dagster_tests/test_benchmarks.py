@@ -63,7 +63,7 @@ def test_each_runs(tmp_path: Path) -> None:
         assert expected in told
 
 
-@pytest.mark.parametrize("key", ["integer", "text"])
+@pytest.mark.parametrize("key", ["integer", pytest.param("text", marks=pytest.mark.slow)])
 def test_plans_find_what_the_scripts_find(tmp_path: Path, key: str) -> None:
     """A plan or script that finds other rows, or a plan that sends something for nothing, ends the benchmark."""
     told = run_scripts(tmp_path, ("planner", "--rows", "3000", "--columns", "9", "--key", key, "--rounds", "1"))

@@ -103,7 +103,8 @@ def test_a_published_quota_holds_over_shards(bench: Bench) -> None:
     assert len(place.made()) == 480
     assert report.failures == ()
     print(f"{report.traffic.requests} requests, {report.traffic.throttled} throttled, {report.write_seconds:.1f} s")
-    assert report.traffic.throttled <= 2
+    # Four shards that did not know of each other would be refused most of what they send; a busy machine bunches a few.
+    assert report.traffic.throttled <= report.traffic.requests // 10
 
 
 def test_a_counted_quota_that_is_used_up_stops_the_run_and_says_until_when(bench: Bench) -> None:
