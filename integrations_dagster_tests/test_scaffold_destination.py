@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from integrations_dagster.cli.scaffold import destination
-from integrations_dagster.destinations.registry import KINDS
 from integrations_dagster.vocabulary import Misconfigured
 from integrations_dagster_tests.components.project import ProjectFolder
 
@@ -104,7 +103,6 @@ def test_a_class_says_what_is_left_to_do_and_then_conforms(project: ProjectFolde
     assert "failed" not in done.stdout
 
 
-@pytest.mark.skipif("http" not in KINDS, reason="kind http is not in this version")
 def test_yaml_says_what_is_left_to_do_and_then_conforms(project: ProjectFolder) -> None:
     done = run(project, "integrations_dagster.cli", "scaffold", "destination", "acme")
     assert done.returncode == 0, done.stderr

@@ -6,7 +6,6 @@ The flow names the file and says what is in it; a session of `delivery/` encodes
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from integrations_dagster.destinations.base import (
 )
 from integrations_dagster.destinations.error_table import ErrorEntry, Problem, raise_for, shorten
 from integrations_dagster.destinations.errors import PoisonedBatch, Refused, Throttled, Unavailable
-from integrations_dagster.destinations.values import json_string, json_value
+from integrations_dagster.destinations.values import json_string, stored_value
 from integrations_dagster.keys import TEMPLATE, Keys, mistake, near, problem
 from integrations_dagster.vocabulary import Action, Change, Misconfigured, Mode, Outcome, Row, Status
 
@@ -221,13 +220,8 @@ class File(Destination):
         return Repeat.WITH_KEY if action is Action.CREATE else Repeat.ALWAYS
 
     def encode(self, value: Any) -> Any:
-        r"""JSON that keeps the value exact (see `values.json_value`); beside it, bytes as "\x" and hexadecimal digits,
-        and numbers that are none as "NaN", "Infinity" and "-Infinity"."""
-        if isinstance(value, bytes | bytearray | memoryview):
-            return "\\x" + bytes(value).hex()
-        if isinstance(value, float | Decimal) and not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return json_value(value)
+        """See `values.stored_value`."""
+        return stored_value(value)
 
     def deliver(self, batch: Batch) -> Flow[list[Outcome]]:
         files = self._files

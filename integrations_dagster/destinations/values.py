@@ -160,6 +160,16 @@ def json_value(value: Any) -> Any:
     return refuse(value)
 
 
+def stored_value(value: Any) -> Any:
+    r"""`json_value`, for what stores any value: beside it, bytes as "\x" and hexadecimal digits, and numbers that are
+    none as "NaN", "Infinity" and "-Infinity"."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return json_value(value)
+
+
 def _json_key(key: Any) -> str:
     encoded = json_value(key) if key is not None else "null"
     return encoded if isinstance(encoded, str) else json.dumps(encoded)

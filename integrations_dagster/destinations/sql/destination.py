@@ -6,7 +6,6 @@ The flows say what is to be written in commands; a session of `delivery/` makes 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from integrations_dagster.destinations.error_table import Problem, raise_for, sh
 from integrations_dagster.destinations.errors import Refused, Unavailable
 from integrations_dagster.destinations.reading import FieldType, TargetField
 from integrations_dagster.destinations.sql.errors import TABLE
-from integrations_dagster.destinations.values import canonical_json, json_value
+from integrations_dagster.destinations.values import canonical_json, stored_value
 from integrations_dagster.keys import TEMPLATE, Keys
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode, Outcome, Row, Status
 
@@ -182,13 +181,8 @@ class Sql(Destination):
         return Repeat.WITH_KEY if self._option.remember_batches else Repeat.NEVER
 
     def encode(self, value: Any) -> Any:
-        r"""JSON that keeps the value exact (see `values.json_value`); beside it, bytes as "\x" and hexadecimal digits,
-        and numbers that are none as "NaN", "Infinity" and "-Infinity"."""
-        if isinstance(value, bytes | bytearray | memoryview):
-            return "\\x" + bytes(value).hex()
-        if isinstance(value, float | Decimal) and not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return json_value(value)
+        """See `values.stored_value`."""
+        return stored_value(value)
 
     # Writing
 
