@@ -50,7 +50,7 @@ def json_string(text: str) -> bytes:
         ValueError: It is no valid Unicode.
     """
     try:
-        return _CANONICAL.encode(text).encode()
+        return encode_basestring(text).encode()
     except UnicodeEncodeError:
         raise ValueError("A text is not valid Unicode: it holds half of a surrogate pair.") from None
 

@@ -95,15 +95,26 @@ _ROW_NAMES = "okmcapdsy"
 _OUTCOME_NAMES = "sdcrq"
 
 
+SHORT = 300
+"""Bytes of JSON below which compressing it saves nothing worth its time."""
+
+
 def pack(data: Any) -> bytes:
-    """Compress JSON-ready data; level 1 and a small window, because it is on the path of every batch."""
+    """Compress JSON-ready data (a list or a dict); level 1 and a small window, because it is on the path of every
+    batch."""
     # Half of a pair of surrogates, which a JSON answer may contain, has no form in UTF-8.
-    return zlib.compress(_ENCODE(data).encode("utf-8", "replace"), 1, 14)
+    text = _ENCODE(data).encode("utf-8", "replace")
+    return text if len(text) < SHORT else zlib.compress(text, 1, 14)
+
+
+def _unpacked(blob: bytes) -> bytes:
+    # Nothing that zlib compresses begins like a list or an object of JSON.
+    return blob if blob.startswith((b"{", b"[")) else zlib.decompress(blob)
 
 
 def unpack(blob: bytes | None) -> Any:
     """Undo `pack`; an absent blob is an empty list."""
-    return json.loads(zlib.decompress(blob)) if blob else []
+    return json.loads(_unpacked(blob)) if blob else []
 
 
 def _columns(names: str, count: int, columns: Iterable[Sequence[Any]]) -> dict[str, Any]:
@@ -125,7 +136,7 @@ def _unpack_columns(names: str, blob: bytes) -> Any:
 
 
 def _columns_text(names: str, blob: bytes) -> bytes:
-    text = zlib.decompress(blob)
+    text = _unpacked(blob)
     if text.startswith(b"{"):
         return text
     rows = json.loads(text)

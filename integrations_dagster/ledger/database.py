@@ -54,8 +54,10 @@ class Database:
         self._engine = engine
         self._writer = writer or engine
         self._clock = clock
-        # One writer at a time within the process.
+        # One writer at a time within the process, over one connection: taking one from a pool and giving it back costs
+        # as much as what a batch writes.
         self._writing = threading.Lock()
+        self._kept: Connection | None = None
         self._changes: deque[_Change[Any]] = deque()
         # Within a transaction, because several processes may open a new ledger at once.
         with self._transaction() as tx:
@@ -81,6 +83,8 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        with self._writing:
+            self._drop_writer()
         self._engine.dispose()
         self._writer.dispose()
 
@@ -95,11 +99,24 @@ class Database:
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
-        with self._writer.begin() as connection:
-            if self._writer.dialect.name == "sqlite":
-                # What the transaction reads cannot change until it has written, and two writers never deadlock.
-                _begin_immediate(connection.connection.driver_connection)
-            yield connection
+        if self._kept is None:
+            self._kept = self._writer.connect()
+        connection = self._kept
+        try:
+            with connection.begin():
+                if self._writer.dialect.name == "sqlite":
+                    # What the transaction reads cannot change until it has written, and two writers never deadlock.
+                    _begin_immediate(connection.connection.driver_connection)
+                yield connection
+        except BaseException:
+            # Whatever it was, the next transaction begins over a connection that is sound.
+            self._drop_writer()
+            raise
+
+    def _drop_writer(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _together(self, work: Callable[[Connection], T]) -> T:
         """Make a change in a transaction that may hold those of other threads too: they reach the disk at once.

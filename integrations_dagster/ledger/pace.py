@@ -8,6 +8,7 @@ quota.)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 FIRST_RATE = 30.0
 """Requests per second with which an account begins of which nothing is known."""
@@ -80,6 +81,10 @@ class Pace:
     def first(cls, now: float) -> Pace:
         """The pace of an account of which nothing is known."""
         return cls(rate=FIRST_RATE, arrival=now, paced_since=now, last_grant=now)
+
+    def columns(self) -> dict[str, Any]:
+        """Each attribute by its name, for every batch: `dataclasses.asdict` takes five times as long."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @property
     def begins(self) -> bool:

@@ -6,7 +6,7 @@ after the other, so that no window ever holds too many; long ones (a day) are co
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -123,7 +123,7 @@ class Quotas(Leases):
         if row is not None and row.rate is not None:
             at, pace = _pace(row).grant(at)
             serial = pace.granted
-            _SET_PACE.changed(tx, name=use.account, **asdict(pace))
+            _SET_PACE.changed(tx, name=use.account, **pace.columns())
         if at - now > LONGEST_DELAY:
             raise QuotaSpent(
                 f"The account asks for {_duration(at - now)} of silence.",
@@ -224,7 +224,9 @@ class Quotas(Leases):
                 after = Pace(events=after.events, last_event=after.last_event)
             until = max(row.blocked_until, now + (block if wait is None else wait))
             tx.execute(
-                accounts.update().where(accounts.c.account == use.account).values(blocked_until=until, **asdict(after))
+                accounts.update()
+                .where(accounts.c.account == use.account)
+                .values(blocked_until=until, **after.columns())
             )
 
     def reported(self, use: Use, seconds: float, *, requests: int | None, remaining: int | None) -> None:
@@ -264,7 +266,7 @@ class Quotas(Leases):
         query = sa.select(accounts).where(accounts.c.account == account).with_for_update()
         row = tx.execute(query).first()
         if row is None:
-            tx.execute(accounts.insert().values(account=account, blocked_until=0.0, **asdict(pace)))
+            tx.execute(accounts.insert().values(account=account, blocked_until=0.0, **pace.columns()))
             row = tx.execute(query).first()
         return row
 
@@ -343,7 +345,7 @@ _SET_QUOTA = Prepared(
 _SET_PACE = Prepared(
     accounts.update()
     .where(accounts.c.account == sa.bindparam("name"))
-    .values(**{name: sa.bindparam(name) for name in asdict(Pace())})
+    .values(**{name: sa.bindparam(name) for name in Pace().columns()})
 )
 
 

@@ -18,6 +18,7 @@ from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.writing import OpenBatch
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.account import connect_account, identify
+from integrations_dagster.sync.collector import seldom
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.line import open_line
 from integrations_dagster.sync.mapping import Mapped, Mapper
@@ -82,7 +83,8 @@ def write(
         LeaseLost: The run does not hold the sync any more.
         BaseException: What interrupted the op; requests in flight are drained for at most ten seconds before.
     """
-    return _Write(sync, ctx, shard, progress, retry).run()
+    with seldom():
+        return _Write(sync, ctx, shard, progress, retry).run()
 
 
 def _waiting(key: str) -> Outcome:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeAlias
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
@@ -36,6 +37,10 @@ _HEADERS = {
     "Connection": "keep-alive",
 }
 
+_Kind: TypeAlias = tuple[str, str, dict[str, str], dict[str, str], bool, str | None]
+"""What a request's head depends on: method, URL, its own headers and the grant's, whether it has no body, and how that
+is encoded."""
+
 
 class HttpSession:
     """Sends requests to one account. One instance belongs to one thread.
@@ -57,7 +62,8 @@ class HttpSession:
         self._proxies, self._cert = settings["proxies"], settings["cert"]
         self._verify: bool | str = settings["verify"] or True
         self._last: tuple[bytes, bytes] = (b"", b"")
-        self._prepared = ("", "")
+        self._kind: _Kind | None = None
+        self._head = requests.PreparedRequest()
 
     def close(self) -> None:
         """Close the connection."""
@@ -94,28 +100,22 @@ class HttpSession:
                 return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body)
 
     def _prepare(self, request: Request, grant: Grant) -> requests.PreparedRequest:
-        prepared = requests.PreparedRequest()
-        prepared.prepare_method(request.method)
+        body, encoding = request.body, None
+        if body is not None and self._compress and len(body) >= GZIP_FROM:
+            body, encoding = self._compressed(body), "gzip"
         url = self._url(request, grant)
-        # A sync asks for one or two paths, again and again.
-        if url != self._prepared[0]:
-            prepared.prepare_url(url, None)
-            self._prepared = (url, prepared.url or url)
-        prepared.url = self._prepared[1]
-        headers = CaseInsensitiveDict(_HEADERS)
-        body = request.body
+        # A sync sends the same head again and again, with another length.
+        kind = (request.method, url, dict(request.headers), dict(grant.headers), body is None, encoding)
+        if kind != self._kind:
+            self._head, self._kind = _prepared_head(*kind), kind
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url = self._head.method, self._head.url
+        headers = self._head.headers.copy()
         if body is not None:
-            headers["Content-Type"] = "application/json"
-            if self._compress and len(body) >= GZIP_FROM:
-                headers["Content-Encoding"] = "gzip"
-                body = self._compressed(body)
             headers["Content-Length"] = str(len(body))
-        elif request.method in ("POST", "PUT", "PATCH"):
-            headers["Content-Length"] = "0"
-        prepared.prepare_headers({**headers, **request.headers, **grant.headers})
-        prepared.prepare_cookies({})
+        prepared.headers = headers
         prepared.body = body
-        prepared.hooks = requests.hooks.default_hooks()
+        prepared.hooks = self._head.hooks
         return prepared
 
     def _compressed(self, body: bytes) -> bytes:
@@ -160,6 +160,26 @@ class HttpSession:
                 raise NoAnswer(
                     f"The answer is longer than {MAX_ANSWER // 2**20} MB; it was not read.", "ANSWER_TOO_LONG"
                 )
+
+
+def _prepared_head(
+    method: str, url: str, own: Mapping[str, str], granted: Mapping[str, str], bare: bool, encoding: str | None
+) -> requests.PreparedRequest:
+    """A request without its body."""
+    headers = dict(_HEADERS)
+    if not bare:
+        headers["Content-Type"] = "application/json"
+    elif method in ("POST", "PUT", "PATCH"):
+        headers["Content-Length"] = "0"
+    if encoding:
+        headers["Content-Encoding"] = encoding
+    prepared = requests.PreparedRequest()
+    prepared.prepare_method(method)
+    prepared.prepare_url(url, None)
+    prepared.prepare_headers(CaseInsensitiveDict({**headers, **own, **granted}))
+    prepared.prepare_cookies({})
+    prepared.hooks = requests.hooks.default_hooks()
+    return prepared
 
 
 @contextmanager

@@ -19,14 +19,22 @@ def trace_of(row: Row) -> str:
 def create_body(rows: Sequence[Row], field: str | None) -> bytes:
     """The body of a batch/create; `field` is the match property, where the sync has one."""
     before = b'{"associations":[],"objectWriteTraceId":"%d","properties":'
-    return _inputs([before % row.ordinal + _properties(row, field) for row in rows])
+    if field is None:
+        return _inputs([before % row.ordinal + row.encoded for row in rows])
+    member = _Member(field)
+    return _inputs([before % row.ordinal + member.within(row, json_string(row.match)) for row in rows])
 
 
 def upsert_body(rows: Sequence[Row], field: str) -> bytes:
     """The body of a batch/upsert, or of a batch/update, by the match property."""
     id_property = json_string(field).replace(b"%", b"%%")
     before = b'{"id":%b,"idProperty":' + id_property + b',"objectWriteTraceId":"%d","properties":'
-    return _inputs([before % (json_string(row.match), row.ordinal) + _properties(row, field) for row in rows])
+    member = _Member(field)
+    inputs = []
+    for row in rows:
+        value = json_string(row.match)
+        inputs.append(before % (value, row.ordinal) + member.within(row, value))
+    return _inputs(inputs)
 
 
 def update_body(rows: Sequence[Row], field: str) -> bytes:
@@ -35,12 +43,14 @@ def update_body(rows: Sequence[Row], field: str) -> bytes:
     Raises:
         ValueError: A row has no record id.
     """
+    before = b'{"id":%b,"objectWriteTraceId":"%d","properties":'
+    member = _Member(field)
     inputs = []
     for row in rows:
         if row.destination_id is None:
             raise ValueError(f"The row with key {row.key} is to be updated by record id, and has none.")
-        before = b'{"id":%b,"objectWriteTraceId":"%d","properties":'
-        inputs.append(before % (json_string(row.destination_id), row.ordinal) + _properties(row, field))
+        id_ = json_string(row.destination_id)
+        inputs.append(before % (id_, row.ordinal) + member.within(row, json_string(row.match)))
     return _inputs(inputs)
 
 
@@ -65,11 +75,17 @@ def _inputs(inputs: Sequence[bytes]) -> bytes:
     return b'{"inputs":[' + b"},".join(inputs) + b"}]}"
 
 
-def _properties(row: Row, field: str | None) -> bytes:
-    if field is None:
-        return row.encoded
-    # Within a text a quotation mark is escaped, so that this is a member and no part of a value.
-    member = json_string(field) + b":" + json_string(row.match)
-    if b"," + member in row.encoded or row.encoded.startswith(b"{" + member):
-        return row.encoded
-    return canonical_json({**row.payload, field: row.match})
+class _Member:
+    """The match property in the payloads of rows, which mostly have it already."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._name = json_string(field) + b":"
+
+    def within(self, row: Row, value: bytes) -> bytes:
+        """The payload with the match property, whose value is the row's match value as JSON."""
+        # Within a text a quotation mark is escaped, so that this is a member and no part of a value.
+        member = self._name + value
+        if b"," + member in row.encoded or row.encoded.startswith(b"{" + member):
+            return row.encoded
+        return canonical_json({**row.payload, self._field: row.match})
