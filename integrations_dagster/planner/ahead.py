@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,10 +28,18 @@ _ROWS, _BATCHES = "ahead1-rows-", "ahead1-batches-"
 """What the files' names begin with. The number is raised where events change: those of another version do not count."""
 
 
-def write_ahead(folder: Path, shard: int, batches: Iterable[BatchRecord]) -> None:
+def connect_ahead(folder: Path, shard: int) -> duckdb.DuckDBPyConnection:
+    """What `write_ahead` works with, on one thread, because requests are being sent meanwhile."""
+    return connect(folder / f".spill-{shard:03d}-{os.getpid()}", threads=1)
+
+
+def write_ahead(
+    connection: duckdb.DuckDBPyConnection, folder: Path, shard: int, batches: Iterable[BatchRecord]
+) -> None:
     """Write the events of completed batches of one shard into the run's plan folder.
 
     Args:
+        connection: See `connect_ahead`.
         folder: The plan folder, which must exist.
         shard: Index of the shard.
         batches: In order of their numbers.
@@ -39,15 +48,13 @@ def write_ahead(folder: Path, shard: int, batches: Iterable[BatchRecord]) -> Non
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        # One thread, because requests are being sent meanwhile.
-        with connect(scratch, threads=1) as connection:
-            for made in write_events(connection, scratch, batches):
-                name = f"{shard:03d}-{made.first}-{made.last}.parquet"
-                for path in (made.rows, made.batches):
-                    to_disk(path)
-                # The second one tells that both are complete.
-                made.rows.replace(folder / f"{_ROWS}{name}")
-                made.batches.replace(folder / f"{_BATCHES}{name}")
+        for made in write_events(connection, scratch, batches):
+            name = f"{shard:03d}-{made.first}-{made.last}.parquet"
+            for path in (made.rows, made.batches):
+                to_disk(path)
+            # The second one tells that both are complete.
+            made.rows.replace(folder / f"{_ROWS}{name}")
+            made.batches.replace(folder / f"{_BATCHES}{name}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

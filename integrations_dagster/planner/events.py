@@ -139,10 +139,12 @@ def write_events(
 
 
 def _json(path: Path, columns: Mapping[str, str], longest: int) -> str:
+    # Twice as much is what a thread reads at once, and keeps in memory.
+    most = max(longest + 1, 1 << 20)
     kinds = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
     return (
         f"read_json({literal(str(path))}, format = 'newline_delimited', compression = 'uncompressed', "
-        f"columns = {{{kinds}}}, maximum_object_size = {max(longest + 1, 16 << 20)})"
+        f"columns = {{{kinds}}}, maximum_object_size = {most})"
     )
 
 

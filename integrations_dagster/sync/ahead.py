@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from integrations_dagster.ledger.leases import ShardLease
 from integrations_dagster.ledger.store import Ledger
-from integrations_dagster.planner.ahead import last_ahead, write_ahead
+from integrations_dagster.planner.ahead import connect_ahead, last_ahead, write_ahead
 
-EVERY = 25_000
+EVERY = 20_000
 """Answered rows of a shard after which their events are written."""
 
 
@@ -58,10 +58,12 @@ class EventsAhead:
     def _run(self) -> None:
         try:
             last = last_ahead(self._folder, self._shard.shard)
-            while self._due.wait() and not self._over:
-                self._due.clear()
-                write_ahead(self._folder, self._shard.shard, self._ledger.completed_after(self._shard, last))
-                last = last_ahead(self._folder, self._shard.shard)
+            with connect_ahead(self._folder, self._shard.shard) as connection:
+                while self._due.wait() and not self._over:
+                    self._due.clear()
+                    batches = self._ledger.completed_after(self._shard, last)
+                    write_ahead(connection, self._folder, self._shard.shard, batches)
+                    last = last_ahead(self._folder, self._shard.shard)
         except (OSError, duckdb.Error, sa.exc.SQLAlchemyError) as error:
             self._over = True
             self._log(

@@ -13,7 +13,7 @@ import pytest
 from integrations_dagster.ledger.leases import ShardLease
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.ledger.writing import OpenBatch
-from integrations_dagster.planner.ahead import last_ahead, write_ahead, written_ahead
+from integrations_dagster.planner.ahead import connect_ahead, last_ahead, write_ahead, written_ahead
 from integrations_dagster.planner.events import EventFiles
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.state import PLAN, Home
@@ -64,7 +64,8 @@ class Written:
 
     def write_ahead(self, shard: int = 0, after: int | None = None) -> None:
         last = last_ahead(self.plan, shard) if after is None else after
-        write_ahead(self.plan, shard, self.ledger.completed_after(self.shards[shard], last))
+        with connect_ahead(self.plan, shard) as connection:
+            write_ahead(connection, self.plan, shard, self.ledger.completed_after(self.shards[shard], last))
 
     def ahead(self) -> tuple[list[EventFiles], list[int]]:
         last = self.home.manifest().last_number
@@ -254,8 +255,9 @@ def test_only_completed_batches_are_written(written: Written) -> None:
 
 def test_the_plan_folder_of_a_run_that_was_replaced_is_not_made_again(written: Written) -> None:
     missing = written.home.plan_folder("gone")
-    with pytest.raises(FileNotFoundError):
-        write_ahead(missing, 0, written.ledger.completed_after(written.shards[0], 0))
+    batches = written.ledger.completed_after(written.shards[0], 0)
+    with connect_ahead(missing, 0) as connection, pytest.raises(FileNotFoundError):
+        write_ahead(connection, missing, 0, batches)
     assert not missing.exists()
 
 

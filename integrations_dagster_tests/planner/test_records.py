@@ -32,7 +32,7 @@ def history(seed: int) -> dict[str, Rows]:
     choice = random.Random(seed)
     names = range(NAMES)
     pairs = choice.sample([(k, m) for k in names for m in names], 3 * NAMES)
-    snapshot = [
+    snapshot: Rows = [
         {
             "key": f"k{key}",
             "match": f"m{match}",

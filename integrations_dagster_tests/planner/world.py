@@ -24,7 +24,7 @@ from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.ledger.writing import OpenBatch
-from integrations_dagster.planner.ahead import last_ahead, write_ahead, written_ahead
+from integrations_dagster.planner.ahead import connect_ahead, last_ahead, write_ahead, written_ahead
 from integrations_dagster.planner.candidates import Settings
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
@@ -365,7 +365,8 @@ class World:
             # Of every other shard, events are written ahead of the fold.
             if number % 2 == 0:
                 last = last_ahead(path.parent, number)
-                write_ahead(path.parent, number, self.ledger.completed_after(shard, last))
+                with connect_ahead(path.parent, number) as connection:
+                    write_ahead(connection, path.parent, number, self.ledger.completed_after(shard, last))
         return True
 
     def _batches(self, path: Path, accepted: set[str]) -> list[tuple[tuple[SentRow, ...], list[str]]]:
