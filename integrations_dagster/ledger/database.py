@@ -206,5 +206,7 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout={PATIENCE * 1000:.0f}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    # Where SQLite was built to fill what is deleted with zeros, that writes all pages of all batches once more.
+    cursor.execute("PRAGMA secure_delete=OFF")
     cursor.execute(f"PRAGMA busy_timeout={waits[0]}")
     cursor.close()

@@ -6,7 +6,7 @@ Everything that decides whether a row is sent again is in here or in the snapsho
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,6 +21,18 @@ from integrations_dagster.ledger.leases import Lease, ShardLease
 from integrations_dagster.ledger.schema import batches, counters, quiet
 from integrations_dagster.ledger.writing import BatchWriting, OpenBatch
 from integrations_dagster.vocabulary import Outcome, Worker
+
+
+class Closed(NamedTuple):
+    """What names a closed batch, without its rows: all that is read of one whose events are known."""
+
+    number: int
+    idempotency_key: str
+    attempt: int
+
+
+READ = 1000
+"""Batches read at a time."""
 
 
 class Ledger(BatchWriting):
@@ -98,21 +110,52 @@ class Ledger(BatchWriting):
 
     def closed_after(self, state_key: str, number: int) -> Iterator[BatchRecord]:
         """Closed batches with a number above `number`, in order of their numbers, a thousand at a time."""
-        last = number
+        yield from self._numbered(number, batches.c.state_key == state_key)
+
+    def completed_after(self, shard: ShardLease, number: int) -> Iterator[BatchRecord]:
+        """Completed batches of a run's shard with a number above `number`, in order of their numbers.
+
+        Numbers follow commits: of those below the last one that is found, none comes later.
+        """
+        lease = shard.lease
+        yield from self._numbered(
+            number,
+            sa.and_(
+                batches.c.state_key == lease.state_key,
+                batches.c.run_id == lease.run_id,
+                batches.c.shard == shard.shard,
+                batches.c.status == BatchStatus.COMPLETED,
+            ),
+        )
+
+    def _numbered(self, number: int, where: sa.ColumnElement[bool]) -> Iterator[BatchRecord]:
         while True:
-            query = (
-                sa.select(batches)
-                .where(batches.c.state_key == state_key, batches.c.number > last)
-                .order_by(batches.c.number)
-                .limit(1000)
-            )
+            query = sa.select(batches).where(where, batches.c.number > number).order_by(batches.c.number).limit(READ)
             with self._engine.connect() as connection:
                 records = [_record(row) for row in connection.execute(query)]
-            if not records:
-                return
             yield from records
+            if len(records) < READ:
+                return
             assert records[-1].number is not None
-            last = records[-1].number
+            number = records[-1].number
+
+    def closed_since(self, state_key: str, number: int) -> list[Closed]:
+        """What names the closed batches with a number above `number`, in order of their numbers."""
+        query = (
+            sa.select(batches.c.number, batches.c.idempotency_key, batches.c.attempt)
+            .where(batches.c.state_key == state_key, batches.c.number > number)
+            .order_by(batches.c.number)
+        )
+        with self._engine.connect() as connection:
+            return [Closed(*row) for row in connection.execute(query)]
+
+    def closed_batches(self, state_key: str, numbers: Sequence[int]) -> Iterator[BatchRecord]:
+        """The closed batches with these numbers, in their order, a thousand at a time."""
+        for start in range(0, len(numbers), READ):
+            some = batches.c.number.in_(numbers[start : start + READ])
+            query = sa.select(batches).where(batches.c.state_key == state_key, some).order_by(batches.c.number)
+            with self._engine.connect() as connection:
+                yield from [_record(row) for row in connection.execute(query)]
 
     def last_number(self, state_key: str) -> int:
         """The highest number given so far; 0 if none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -22,6 +23,8 @@ from integrations_dagster.ledger.batches import (
 from integrations_dagster.planner.state import literal
 from integrations_dagster.vocabulary import ABSENT, Action, Change, Status
 
+PACKED = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
+"""How files of many rows are written: digests, of which they are mostly made, get no smaller at a higher level."""
 CHUNK = 32 << 20
 """Bytes of JSON that are turned into events at a time."""
 
@@ -88,56 +91,66 @@ _HEAD = {
 _ENCODE = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
+class EventFiles(NamedTuple):
+    """The events of some batches, as two files of the form that the sync log keeps.
+
+    Attributes:
+        rows: A row for each row of each batch (`EVENT_COLUMNS`).
+        batches: A row for each batch.
+        first: The least number of the batches.
+        last: The greatest.
+    """
+
+    rows: Path
+    batches: Path
+    first: int
+    last: int
+
+
 def write_events(
-    connection: duckdb.DuckDBPyConnection, scratch: Path, batches: Iterable[BatchRecord], last: int
-) -> int:
-    """Write the batches as `batches.parquet`, and each of their rows as an event to `events-*.parquet`.
+    connection: duckdb.DuckDBPyConnection, folder: Path, batches: Iterable[BatchRecord]
+) -> Iterator[EventFiles]:
+    """Write batches, given in the order of their numbers, and each of their rows as an event.
 
     No row is touched by Python: the ledger's JSON goes as it is into files that DuckDB reads.
-
-    Args:
-        batches: At least one.
-        last: The number before the first batch's.
-
-    Returns:
-        The last batch's number.
     """
-    heads = scratch / "heads.json"
-    with heads.open("wb") as head_file:
-        for index, chunk in enumerate(_chunks(batches)):
-            path = scratch / f"chunk-{index}.json"
-            longest = 0
-            with path.open("wb") as file:
-                for batch in chunk:
-                    head, line = _lines(batch)
-                    head_file.write(head)
-                    longest = max(longest, file.write(line))
-                    assert batch.number is not None
-                    last = max(last, batch.number)
-            lists = {
-                "h": _struct(_HEAD),
-                "r": _struct({"n": "INTEGER", **ROW_LISTS}),
-                "o": _struct({"n": "INTEGER", **OUTCOME_LISTS}),
-            }
-            _copy(connection, _EVENTS, _json(path, lists, longest), scratch / f"events-{index:05d}.parquet")
-            path.unlink()
-    _copy(connection, _BATCHES, _json(heads, _HEAD, 0), scratch / "batches.parquet")
-    return last
+    for index, chunk in enumerate(_chunks(batches)):
+        rows, heads = folder / f"chunk-{index}.json", folder / f"heads-{index}.json"
+        longest = 0
+        with rows.open("wb") as row_file, heads.open("wb") as head_file:
+            for batch in chunk:
+                head, line = _lines(batch)
+                head_file.write(head)
+                longest = max(longest, row_file.write(line))
+        first, last = chunk[0].number, chunk[-1].number
+        assert first is not None
+        assert last is not None
+        files = EventFiles(folder / f"rows-{index:05d}.parquet", folder / f"batches-{index:05d}.parquet", first, last)
+        lists = {
+            "h": _struct(_HEAD),
+            "r": _struct({"n": "INTEGER", **ROW_LISTS}),
+            "o": _struct({"n": "INTEGER", **OUTCOME_LISTS}),
+        }
+        _copy(connection, _EVENTS, _json(rows, lists, longest), files.rows)
+        _copy(connection, _BATCHES, _json(heads, _HEAD, 0), files.batches)
+        rows.unlink()
+        heads.unlink()
+        yield files
 
 
 def _json(path: Path, columns: Mapping[str, str], longest: int) -> str:
+    # Twice as much is what a thread reads at once, and keeps in memory.
+    most = max(longest + 1, 1 << 20)
     kinds = ", ".join(f"{name}: {literal(kind)}" for name, kind in columns.items())
     return (
         f"read_json({literal(str(path))}, format = 'newline_delimited', compression = 'uncompressed', "
-        f"columns = {{{kinds}}}, maximum_object_size = {max(longest + 1, 16 << 20)})"
+        f"columns = {{{kinds}}}, maximum_object_size = {most})"
     )
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, query: str, source: str, target: Path) -> None:
     # As the sync log keeps them: these files may become its own.
-    connection.execute(
-        f"COPY ({query.format(source=source)}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
-    )
+    connection.execute(f"COPY ({query.format(source=source)}) TO {literal(str(target))} ({PACKED})")
 
 
 def _chunks(batches: Iterable[BatchRecord]) -> Iterator[list[BatchRecord]]:

@@ -201,10 +201,15 @@ class Home:
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {chosen} FROM {source}")
 
 
-def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that spills to `scratch`; timestamps with zones read as UTC."""
+def connect(scratch: Path, *, threads: int = 0) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB that spills to `scratch`; timestamps with zones read as UTC.
+
+    Args:
+        threads: How many it uses; 0: as many as there are cores.
+    """
     connection = duckdb.connect(
         config={
+            **({"threads": str(threads)} if threads else {}),
             "temp_directory": str(scratch / ".duckdb"),
             "memory_limit": MEMORY,
             "preserve_insertion_order": "false",

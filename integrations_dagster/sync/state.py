@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from integrations_dagster.ledger.leases import Lease
+from integrations_dagster.planner.ahead import written_ahead
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.held import Spacing
 from integrations_dagster.planner.state import Home, Manifest
@@ -69,11 +70,13 @@ def fold_into(
     """
     lease, home = held.lease, held.home
     home.folder.mkdir(parents=True, exist_ok=True)
-    before = home.manifest()
+    closed = ctx.ledger.closed_since(lease.state_key, home.manifest().last_number)
+    ahead, missing = written_ahead(home.plan_folders(), closed)
     folded = fold(
         home,
-        ctx.ledger.closed_after(lease.state_key, before.last_number),
+        ctx.ledger.closed_batches(lease.state_key, missing),
         now=ctx.ledger.now(),
+        ahead=ahead,
         spacing=spacing or Spacing(),
         keep_values=held.keep_values,
     )

@@ -18,6 +18,7 @@ from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.writing import OpenBatch
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.account import connect_account, identify
+from integrations_dagster.sync.ahead import EventsAhead
 from integrations_dagster.sync.collector import seldom
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.line import open_line
@@ -144,6 +145,7 @@ class _Write:
             in_flight=in_flight, shards=shard.of, retry=retry,
         )  # fmt: skip
         self._outcomes = OutcomeFile(Path(shard.path).parent, shard.index, self._lease.fence)
+        self._ahead = EventsAhead(ctx.ledger, self._lease, Path(shard.path).parent, ctx.log)
         self._followed = _followed(Path(shard.path))
         self._accepted: set[str] = set()
         self._lock = threading.Lock()
@@ -185,6 +187,7 @@ class _Write:
         return WriteSummary(self._shard.index, self._sending.reason, seconds, self._silent)
 
     def _end(self) -> None:
+        self._ahead.end()
         if self._sending.log is not None:
             self._sending.log.close()
         gate = self._sending.gate
@@ -301,6 +304,7 @@ class _Write:
                 silent = (o.reason for o in outcomes if o.status in (Status.UNSENT, Status.IN_DOUBT) and o.reason)
                 self._silent = next(silent, "")
             self._done += len(rows)
+            self._ahead.told(len(rows))
 
     def _tick(self) -> None:
         if self._ctx.stop.is_set() and not self._sending.stop.is_set():

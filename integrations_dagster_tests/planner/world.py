@@ -24,6 +24,7 @@ from integrations_dagster.ledger.batches import SentRow
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.ledger.writing import OpenBatch
+from integrations_dagster.planner.ahead import connect_ahead, last_ahead, write_ahead, written_ahead
 from integrations_dagster.planner.candidates import Settings
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
@@ -226,8 +227,10 @@ class World:
     def fold(self, lease: Lease) -> None:
         before = self.home.manifest()
         self.home.folder.mkdir(parents=True, exist_ok=True)
-        batches = self.ledger.closed_after(STATE, before.last_number)
-        folded = fold(self.home, batches, now=self.time, spacing=self.spacing)
+        closed = self.ledger.closed_since(STATE, before.last_number)
+        ahead, missing = written_ahead(self.home.plan_folders(), closed)
+        batches = self.ledger.closed_batches(STATE, missing)
+        folded = fold(self.home, batches, now=self.time, ahead=ahead, spacing=self.spacing)
         with self.home.prepared(folded.manifest) as commit, self.ledger.guarded(lease):
             commit()
         self.ledger.clear(STATE, folded.manifest.last_number, lease)
@@ -359,6 +362,11 @@ class World:
                     self.ledger.complete_batch(batch, outcomes, Traffic())
                     self.unanswered -= keys
                     accepted |= {r.key for r, o in zip(rows, outcomes, strict=True) if o.status != Status.REJECTED}
+            # Of every other shard, events are written ahead of the fold.
+            if number % 2 == 0:
+                last = last_ahead(path.parent, number)
+                with connect_ahead(path.parent, number) as connection:
+                    write_ahead(connection, path.parent, number, self.ledger.completed_after(shard, last))
         return True
 
     def _batches(self, path: Path, accepted: set[str]) -> list[tuple[tuple[SentRow, ...], list[str]]]:
