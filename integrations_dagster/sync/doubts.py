@@ -27,6 +27,7 @@ from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.homes import home_of
 from integrations_dagster.sync.kept import keep_payloads
 from integrations_dagster.sync.line import open_line
+from integrations_dagster.sync.runs import begin_run, log_confirmed
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import HeldState, fold_into, spacing_of, state_key, wait_for_open_batches
 from integrations_dagster.vocabulary import ABSENT, Action, Change, IntegrationsError, LeaseLost, Outcome, Row, Status
@@ -269,10 +270,13 @@ def confirm(sync: SyncSpec, ctx: RunContext, keys: Sequence[str], destination_id
         wanted = set(keys)
         part = [doubt for doubt in doubts(held.home, held.home.manifest()) if doubt.key in wanted]
         if part:
+            began = ctx.ledger.now()
+            begin_run(held.home, ctx.run_id, began)
             shard = ctx.ledger.begin_shard(lease, SHARD, ctx.worker)
             reason = "A person confirmed that it is at the destination."
             _settle(ctx, shard, part, [Outcome(Status.CREATED, destination_id, "CONFIRMED", reason)] * len(part))
             fold_into(ctx, held, spacing=spacing_of(sync))
+            log_confirmed(sync, ctx, held.home, account, began, len(part))
         return [doubt.key for doubt in part]
     finally:
         ctx.ledger.release(lease)

@@ -27,7 +27,7 @@ from integrations_dagster.sync.published import publish_log
 from integrations_dagster.sync.releases import release_notes
 from integrations_dagster.sync.results import Plan, Shard
 from integrations_dagster.sync.resync import anew_of, resync_notes, taken_over
-from integrations_dagster.sync.runs import log_dead_runs, log_failed_plan, prune_log
+from integrations_dagster.sync.runs import begin_run, log_dead_runs, log_failed_plan, prune_log
 from integrations_dagster.sync.schema import check_schema, write_sight
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import (
@@ -73,6 +73,7 @@ def plan(
     began = ctx.ledger.now()
     try:
         home = home_of(sync, ctx, account)
+        begin_run(home, ctx.run_id, began)
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
         held = HeldState(lease, home, sync.keep_values)
@@ -85,7 +86,7 @@ def plan(
         hide_payloads(sync, home)
         previous = home.manifest()
         manifest = taken_over(sync, previous)
-        log_dead_runs(sync, ctx, home)
+        log_dead_runs(sync, ctx, home, account)
         drop_plans(home)
         prune_log(home, sync.log_days, ctx.ledger.now())
         uncopied = publish_log(ctx, home)
@@ -151,7 +152,9 @@ def plan(
         )
         draft = folder / f".{PLAN}"
         draft.write_text(json.dumps(made.as_dict()), "utf-8")
-        draft.replace(folder / PLAN)
+        # A run that was replaced must not bring a plan to whoever has folded and counted what it left.
+        with ctx.ledger.guarded(lease):
+            draft.replace(folder / PLAN)
         return made
     except BaseException as error:
         # Whatever ends a plan ends the run: its lease must not outlive it.

@@ -8,20 +8,30 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from integrations_dagster.planner.log import RUN, write_run
-from integrations_dagster.planner.state import PLAN, Home, slug
+from integrations_dagster.planner.log import RUN, SETTLED, write_run
+from integrations_dagster.planner.model import scalar
+from integrations_dagster.planner.state import PLAN, Home, connect, slug
 from integrations_dagster.sync.context import RunContext
-from integrations_dagster.sync.report import make_report, read_report
+from integrations_dagster.sync.report import attach_outcomes, make_report, read_report
 from integrations_dagster.sync.results import Plan, RunReport
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import state_key
 from integrations_dagster.vocabulary import Counts, IntegrationsError, Status, Traffic
 
 DIED = "The run ended before it was recorded. What was acknowledged is; the next run delivers the rest."
+UNKNOWN_END = (
+    "Nothing but these answers is known of the run: it ended before it was recorded, or its log was deleted since "
+    "(sync_log.days)."
+)
+BEGAN = "began.json"
+"""What a run's folder of the log holds from the moment at which it has taken the sync: its id, and that moment."""
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, duckdb.Error)
 
 
 def run_numbers(plan: Plan, report: RunReport) -> dict[str, Any]:
@@ -65,28 +75,115 @@ def log_failed_plan(sync: SyncSpec, ctx: RunContext, account: str, started: floa
     """Store the row of a run that ended in its plan, and so sent nothing."""
     # What is no error of ours may quote anything.
     reason = str(error) if isinstance(error, IntegrationsError) else f"The plan ended with {type(error).__name__}."
-    plan = Plan(ctx.run_id, account, 0, Counts(), (), (), ctx.ledger.now() - started, started=started)
-    report = RunReport(Counts(), {}, Traffic(), (), (), (reason,), 0.0, 0.0)
-    log_run(sync, Home.of(ctx.storage, sync.name, account), plan, report, ctx.ledger.now())
+    _log_unplanned(sync, ctx, Home.of(ctx.storage, sync.name, account), account, started, failures=(reason,))
 
 
-def log_dead_runs(sync: SyncSpec, ctx: RunContext, home: Home) -> None:
-    """Store the rows of runs that left a plan and no account of themselves. Called under the lease, after the fold."""
-    for folder in home.plan_folders():
-        if folder.name == slug(ctx.run_id):
+def log_confirmed(sync: SyncSpec, ctx: RunContext, home: Home, account: str, started: float, rows: int) -> None:
+    """Store the row under which the log has what a person confirmed: it is no run, and counts no rows."""
+    note = f"A person confirmed that {rows:,} row(s) in doubt are at the destination."
+    _log_unplanned(sync, ctx, home, account, started, notes=(note,))
+
+
+def _log_unplanned(
+    sync: SyncSpec,
+    ctx: RunContext,
+    home: Home,
+    account: str,
+    started: float,
+    *,
+    failures: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> None:
+    ended = ctx.ledger.now()
+    plan = Plan(ctx.run_id, account, 0, Counts(), (), (), ended - started, notes, started=started)
+    log_run(sync, home, plan, RunReport(Counts(), {}, Traffic(), (), (), failures, 0.0, 0.0), ended)
+
+
+def begin_run(home: Home, run_id: str, started: float) -> None:
+    """Leave word that a run has taken the sync, before it has anything to tell: if it dies, the next plan finds it.
+
+    Args:
+        started: Seconds since the epoch.
+    """
+    folder = home.log_folder(run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{BEGAN}"
+    draft.write_text(json.dumps({"run_id": run_id, "started": started}), "utf-8")
+    draft.replace(folder / BEGAN)
+
+
+def log_dead_runs(sync: SyncSpec, ctx: RunContext, home: Home, account: str) -> None:
+    """Store the rows of runs that left no account of themselves. Called under the lease, after the fold.
+
+    These are the runs whose plan is there, and those whose folder of the log has no row: a run may die before its plan
+    is made, and after it has found out what became of rows in doubt, which the log then has.
+    """
+    log = home.folder / "log"
+    for name in sorted({folder.name for folder in (*home.plan_folders(), *log.glob("*"))}):
+        if name == slug(ctx.run_id) or (log / name / RUN).exists():
             continue
         # The account of a dead run must not stop a living one.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, duckdb.Error):
-            plan = Plan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
-            if (home.log_folder(plan.run_id) / RUN).exists():
-                continue
-            # It may have died between the two files of its account.
-            report = read_report(home, plan.run_id)
-            if report is None:
-                superseded = ctx.ledger.superseded_traffic(state_key(sync, plan.account), plan.run_id)
-                report = make_report(sync, home, plan, (), superseded, time.monotonic())
-                report = replace(report, failures=(DIED, *report.failures))
+        with contextlib.suppress(*_UNREADABLE):
+            try:
+                plan, report = _planned(sync, ctx, home, name)
+            except _UNREADABLE:
+                plan, report = _remains(sync, ctx, home, account, name)
             log_run(sync, home, plan, report, ctx.ledger.now())
+
+
+def _planned(sync: SyncSpec, ctx: RunContext, home: Home, name: str) -> tuple[Plan, RunReport]:
+    """The plan of a dead run, and its account."""
+    folder = home.folder / "plans" / name
+    plan = Plan.from_dict(json.loads((folder / PLAN).read_text("utf-8")))
+    # It may have died between the two files of its account.
+    report = read_report(home, plan.run_id)
+    if report is None:
+        # The storage folder may be somewhere else by now.
+        here = (replace(shard, path=str(folder / Path(shard.path).name)) for shard in plan.shards)
+        plan = replace(plan, shards=tuple(here))
+        superseded = ctx.ledger.superseded_traffic(state_key(sync, plan.account), plan.run_id)
+        report = make_report(sync, home, plan, (), superseded, time.monotonic())
+        report = replace(report, failures=(DIED, *report.failures))
+    return plan, report
+
+
+def _remains(sync: SyncSpec, ctx: RunContext, home: Home, account: str, name: str) -> tuple[Plan, RunReport]:
+    """What the log alone tells of a run without a plan that can be read: when it began, and the rows it has."""
+    folder = home.folder / "log" / name
+    began = json.loads((folder / BEGAN).read_text("utf-8")) if (folder / BEGAN).exists() else {}
+    run_id, started = name, ctx.ledger.now()
+    tally = "SELECT change, status, count(*) FROM {} GROUP BY ALL"
+    with connect(folder) as connection:
+        attach_outcomes(connection, home, name)
+        told = connection.execute(tally.format("final WHERE shard >= 0")).fetchall()
+        if (folder / SETTLED).exists():
+            told += connection.execute(tally.format("read_parquet($file)"), {"file": str(folder / SETTLED)}).fetchall()
+        amended = bool(scalar(connection, "SELECT count(*) FROM repeated"))
+        traffic = [json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]
+        if rows := [str(path) for path in folder.glob("rows-*.parquet")]:
+            first = "SELECT any_value(run_id), min(closed) FROM read_parquet($files, union_by_name = true)"
+            run_id, started = connection.execute(first, {"files": rows}).fetchall()[0]
+    run_id, started = began.get("run_id", run_id), began.get("started", started)
+    counts, outcomes = Counts(), dict.fromkeys(Status, 0)
+    for change, status, count in told:
+        outcomes[Status(status)] += count
+        part = status if status in (Status.INVALID, Status.UNCHANGED) else change
+        setattr(counts, part, getattr(counts, part) + count)
+    counts.queried = counts.added + counts.changed + counts.unchanged + counts.invalid
+    superseded = ctx.ledger.superseded_traffic(state_key(sync, account), run_id)
+    report = RunReport(
+        counts=counts,
+        outcomes=outcomes,
+        traffic=Traffic.total([*filter(None, traffic), *superseded]),
+        bad_rows=(),
+        reasons=(),
+        failures=(DIED if began else UNKNOWN_END,),
+        write_seconds=0.0,
+        record_seconds=0.0,
+        candidates=sum(outcomes.values()) - outcomes[Status.INVALID],
+        amended=amended,
+    )
+    return Plan(run_id, account, 0, counts, (), (), 0.0, started=started), report
 
 
 def _names(sync: SyncSpec, account: str, run_id: str) -> Mapping[str, str]:
