@@ -5,8 +5,11 @@ READY := .venv/.installed
 # Fixed, not taken from the environment: these targets must not touch another project's home.
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 SETTINGS := $(DAGSTER_HOME)/dagster.yaml
-# Many tests wait for something: more workers than two cores have, and the slowest tests told.
-WORKERS := -n 3 --durations 20
+# Many tests wait for something: more workers than two cores have, and the slowest tests told. Some share what one worker
+# makes (xdist_group).
+WORKERS := -n 4 --dist loadgroup --durations 20
+# What kills processes or drives a browser runs alone, for it goes by the clock.
+ALONE := integrations_dagster_tests/kills integrations_dagster_tests/live
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui warehouse test test-slow test-servers check lock clean
@@ -16,7 +19,7 @@ help:
 	@echo "make ui            the Dagster UI with the sandbox beside it"
 	@echo "make warehouse     the sample warehouse only"
 	@echo "make test          the tests"
-	@echo "make test-slow     kills, long runs, the browser"
+	@echo "make test-slow     kills, long runs, all cases, the browser"
 	@echo "make test-servers  tests with real servers, which it installs into .servers"
 	@echo "make check         format, lint, types, tests"
 	@echo "make lock          pin the dependencies anew"
@@ -45,7 +48,8 @@ test-slow: $(READY)
 		(apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium) \
 			|| echo "No chromium: the tests that need it are skipped."; \
 	else echo "No chromium, and no right to install it: the tests that need it are skipped."; fi
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 3 --dist loadgroup --durations 20 $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -m slow --durations 20 $(ALONE)
 
 # What cannot be installed is said, and its tests skip with that reason.
 test-servers: $(READY)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from integrations_dagster.sandbox.client import SandboxClient
 from integrations_dagster.sandbox.endpoint import Endpoint
 from integrations_dagster.sandbox.process import ensure_running, stop
 from integrations_dagster_tests.accounts import check_accounts
+from integrations_dagster_tests.databases import lending
 from integrations_dagster_tests.destinations.flows import CHECKED, specs
 from integrations_dagster_tests.postgres import Postgres, running_postgres
 
@@ -21,6 +24,23 @@ def pytest_configure() -> None:
     """A shell that runs the tests in the background ignores SIGINT, and so would every process they start."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test that is marked `quick(n)`, n that lie apart are run each time; the others are slow."""
+    groups: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("quick"):
+            groups[item.nodeid.partition("[")[0]].append(item)
+    for group in groups.values():
+        marker = group[0].get_closest_marker("quick")
+        assert marker is not None
+        (count,) = marker.args
+        chosen = {place * len(group) // count for place in range(count)}
+        for place, item in enumerate(group):
+            if place not in chosen:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -43,6 +63,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not CHECKED and specs() is None:
         told += " (INTEGRATIONS_SPECS is not set)"
     terminalreporter.write_line(f"HubSpot bodies held against its OpenAPI files: {told}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """DuckDB databases that tests use one after the other; the slow tests start their own."""
+    if "not slow" not in request.config.option.markexpr:
+        yield
+        return
+    idle: list[duckdb.DuckDBPyConnection] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duckdb, "connect", lending(idle))
+        yield
+    for database in idle:
+        database.close()
 
 
 @pytest.fixture(scope="session")

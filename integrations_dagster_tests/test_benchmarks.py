@@ -55,15 +55,31 @@ def await_no_process(folder: Path) -> None:
         psutil.wait_procs(left, timeout=0.2)
 
 
+EACH = {
+    "write": (*WRITE, "--no-dagster"),
+    "memory": ("memory", "--rows", "100", "--factor", "2", "--shards", "1"),
+    "quota": ("quota", "unknown-200-retry-after", *SIZES),
+}
+
+
+def check_runs(tmp_path: Path, *names: str) -> None:
+    told = run_scripts(tmp_path, *(EACH[name] for name in names))
+    expected = {"write": "sync, without Dagster, write phase", "memory": "(budget 1.2)", "quota": "second run"}
+    for name in names:
+        assert expected[name] in told
+
+
+def test_one_runs(tmp_path: Path) -> None:
+    check_runs(tmp_path, "write")
+
+
+@pytest.mark.slow
 def test_each_runs(tmp_path: Path) -> None:
-    memory = ("memory", "--rows", "100", "--factor", "2", "--shards", "1")
-    quota = ("quota", "unknown-200-retry-after", *SIZES)
-    told = run_scripts(tmp_path, (*WRITE, "--no-dagster"), memory, quota)
-    for expected in ("sync, without Dagster, write phase", "(budget 1.2)", "second run"):
-        assert expected in told
+    check_runs(tmp_path, *EACH)
 
 
-@pytest.mark.parametrize("key", ["integer", pytest.param("text", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["integer", "text"])
 def test_plans_find_what_the_scripts_find(tmp_path: Path, key: str) -> None:
     """A plan or script that finds other rows, or a plan that sends something for nothing, ends the benchmark."""
     told = run_scripts(tmp_path, ("planner", "--rows", "3000", "--columns", "9", "--key", key, "--rounds", "1"))

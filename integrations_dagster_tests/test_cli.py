@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -21,7 +20,7 @@ from integrations_dagster.cli.project import parse_keys, prepare
 from integrations_dagster.cli.rows import parse_since
 from integrations_dagster.cli.ui import free_port
 from integrations_dagster.sandbox.client import SandboxClient
-from integrations_dagster.sandbox.endpoint import read_endpoint
+from integrations_dagster.sandbox.endpoint import Endpoint, read_endpoint, state_folder
 from integrations_dagster.sandbox.process import answering, ensure_running, stop
 from integrations_dagster.vocabulary import IntegrationsError
 from integrations_dagster_tests.postgres import Postgres
@@ -124,7 +123,7 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The package of another module's project is not this one.
     for name in [name for name in sys.modules if name.partition(".")[0] == "shop_syncs"]:
         del sys.modules[name]
@@ -141,8 +140,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "SELECT id FROM visits WHERE day >= CAST($partition_start AS TIMESTAMPTZ) "
         "AND day < CAST($partition_end AS TIMESTAMPTZ)"
     )
-    yield root
-    stop(root / ".dagster_home" / "integrations")
+    return root
 
 
 @pytest.fixture
@@ -152,7 +150,13 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 @pytest.fixture
-def shell(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+def shell(
+    root: Path,
+    sandbox: Endpoint,
+    sandbox_storage: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Shell:
     """A project with 200 people, and a sandbox that knows none of them."""
     shell = _in(root, monkeypatch, capsys)
     shell.people(
@@ -162,10 +166,11 @@ def shell(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
             SELECT i AS id, TIMESTAMPTZ '2026-06-01 00:00:00+00' + to_days(CAST(i % 3 AS INTEGER)) AS day
             FROM range(30) r(i)"""
     )
-    # Another storage folder is another sandbox, and so another account, of which nothing is known.
-    stop(shell.storage)
+    # A new storage folder, which knows the session's sandbox, and nothing of what others have delivered there.
     shutil.rmtree(shell.storage, ignore_errors=True)
-    ensure_running(shell.storage)
+    folder = state_folder(shell.storage)
+    folder.mkdir(parents=True)
+    shutil.copy(state_folder(sandbox_storage) / "sandbox.json", folder / "sandbox.json")
     return shell
 
 
@@ -265,6 +270,7 @@ def test_a_test_send_of_a_few_rows(shell: Shell) -> None:
     assert len(shell.sandbox.records("contacts")) == 8
 
 
+@pytest.mark.slow
 def test_without_a_query_the_newest_version_is_used(shell: Shell) -> None:
     shell("run", "contacts", "--limit", "1")
     shell.people("DELETE FROM people")
@@ -272,6 +278,7 @@ def test_without_a_query_the_newest_version_is_used(shell: Shell) -> None:
     assert _count(shell("run", "contacts"), "queried") == 0
 
 
+@pytest.mark.slow
 def test_a_partitioned_sync_runs_by_partition(shell: Shell) -> None:
     text = shell("run", "visits_to_hook", code=1)
     assert "--partition" in text
@@ -283,6 +290,7 @@ def test_a_partitioned_sync_runs_by_partition(shell: Shell) -> None:
     assert "not partitioned" in shell("run", "contacts", "--partition", "2026-06-01", code=1)
 
 
+@pytest.mark.slow
 def test_rejected_rows_are_shown_with_their_reason(shell: Shell) -> None:
     shell.people("UPDATE people SET email = 'not an email' WHERE id = 3")
     text = shell("run", "contacts")
@@ -398,10 +406,13 @@ def test_errors_are_one_message_and_exit_code_1(shell: Shell) -> None:
         (shell.root / "sql" / "people.sql").write_text("SELECT id, email, name FROM people")
     assert "sql/people.sql" in text
     assert "nothing" in text
+    shutil.rmtree(state_folder(shell.storage))
+    ensure_running(shell.storage)
     stop(shell.storage)
     assert "integrations sandbox" in shell("run", "contacts", code=1)
 
 
+@pytest.mark.slow
 def test_a_failed_run_gives_its_lease_back(shell: Shell) -> None:
     shell.people("INSERT INTO people VALUES (1, 'again@example.com', 'Again')")
     assert "not unique" in shell("run", "contacts", code=1)

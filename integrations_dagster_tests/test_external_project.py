@@ -20,6 +20,9 @@ import pytest
 
 from integrations_dagster_tests.components.project import FOLDERS, SYNC, ProjectFolder
 
+# One worker builds the wheel, and installs it, for all of them.
+pytestmark = pytest.mark.xdist_group("wheel")
+
 REPOSITORY = Path(__file__).parents[1]
 # A mirror delivers to an object of its own.
 SECOND = SYNC.replace("people_to_hook", "second").replace("object: people", "object: others")
@@ -214,6 +217,7 @@ def test_a_run_delivers(external: External, receiver: Receiver, tmp_path: Path) 
     assert receiver.bodies == []
 
 
+@pytest.mark.slow
 def test_dg_lists_the_components(external: External) -> None:
     done = external.dg("list", "components", "--json")
     assert done.returncode == 0, done.stderr
@@ -232,6 +236,7 @@ def test_dg_checks_yaml(external: External) -> None:
     assert f"{file}:13 - integrations_dagster.Sync attributes.batch.rowz" in done.stdout
 
 
+@pytest.mark.slow
 def test_dg_checks_definitions(external: External) -> None:
     done = external.dg("check", "defs")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -241,6 +246,7 @@ def test_dg_checks_definitions(external: External) -> None:
     assert 'external/defs/second/defs.yaml:4: sync "second": model "poeple"' in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_dg_scaffolds(external: External) -> None:
     done = external.dg("scaffold", "defs", "integrations_dagster.Sync", "third")
     assert done.returncode == 0, done.stdout + done.stderr

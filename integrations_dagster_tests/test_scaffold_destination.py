@@ -79,6 +79,8 @@ def fill(project: ProjectFolder, match: str = "", more: str = "pass") -> None:
     file.write_text(text[:begin] + FILLED.format(base="Subject", match=match, more=more).lstrip("\n"))
 
 
+# The same by another way; that a class conforms, the documentation's example shows each time.
+@pytest.mark.slow
 def test_a_class_says_what_is_left_to_do_and_then_conforms(project: ProjectFolder) -> None:
     done = run(project, "integrations_dagster.cli", "scaffold", "destination", "acme", "--python")
     assert done.returncode == 0, done.stderr
@@ -103,13 +105,18 @@ def test_a_class_says_what_is_left_to_do_and_then_conforms(project: ProjectFolde
     assert "failed" not in done.stdout
 
 
-def test_yaml_says_what_is_left_to_do_and_then_conforms(project: ProjectFolder) -> None:
+def test_yaml_says_what_is_left_to_do(project: ProjectFolder) -> None:
     done = run(project, "integrations_dagster.cli", "scaffold", "destination", "acme")
     assert done.returncode == 0, done.stderr
     assert "external/defs/acme/defs.yaml: written." in done.stdout
     done = pytest_of(project)
     assert done.returncode == 1
     assert "- object: The object, as the API calls it." in done.stdout
+
+
+@pytest.mark.slow
+def test_yaml_with_what_was_left_to_do_conforms(project: ProjectFolder) -> None:
+    assert run(project, "integrations_dagster.cli", "scaffold", "destination", "acme").returncode == 0
     file = project.defs / "acme" / "defs.yaml"
     text = file.read_text().replace("records:", "notes:").replace("POST /records", "POST /notes")
     file.write_text(text.replace("external_id", "slug").replace("rows: 100", "rows: 20").replace("1000000", "30000"))

@@ -344,6 +344,7 @@ BROKEN: dict[str, tuple[str, str, list[str]]] = {
 }
 
 
+@pytest.mark.quick(9)
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_folder_leaves_the_others(project: ProjectFolder, case: str) -> None:
     text, file, words = BROKEN[case]

@@ -103,6 +103,7 @@ def test_an_installed_distribution_brings_a_kind(site: Site) -> None:
     assert 'Did you mean "acme"?' in done.stderr
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("source", "point", "told"),
     [

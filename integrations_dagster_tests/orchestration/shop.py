@@ -64,7 +64,10 @@ class Shop:
         with duckdb.connect(str(self.warehouse.path)) as connection:
             connection.execute("CREATE OR REPLACE TABLE customers (id INTEGER, email VARCHAR, name VARCHAR)")
             if rows:
+                # Without the transaction each row is committed, and so flushed to disk, by itself.
+                connection.begin()
                 connection.executemany("INSERT INTO customers VALUES (?, ?, ?)", rows)
+                connection.commit()
 
     def load_many_customers(self, count: int) -> None:
         """Replace the customers by `count` made ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dagster as dg
+import pytest
 from dagster import DagsterInstance
 
 from integrations_dagster.orchestration.schema_checks import DRIFT
@@ -47,6 +48,7 @@ def test_unusual_numbers_fail_a_check_and_more_unusual_ones_the_run(shop: Shop, 
     assert len(shop.client.webhook_records("events", "customers")) == 40
 
 
+@pytest.mark.slow
 def test_a_resync_is_launched_in_the_launchpad(shop: Shop, instance: DagsterInstance) -> None:
     shop.load_many_customers(5)
     sync = shop.hook()

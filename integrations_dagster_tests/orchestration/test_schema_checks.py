@@ -69,6 +69,7 @@ def test_a_property_that_disappears_fails_its_check_by_name(shop: Shop, instance
     assert names == {"Ada": None, "Bob": "Bob"}
 
 
+@pytest.mark.slow
 def test_a_read_only_field_and_one_of_another_type(shop: Shop, instance: DagsterInstance) -> None:
     sync = shop.contacts(fields=(*FIELDS, FieldSpec("lifetime_value", "id")))
     assert run(shop, instance, sync).success
@@ -113,6 +114,7 @@ def test_a_quiet_run_asks_nothing_and_drift_is_told_once(shop: Shop, instance: D
     assert verdicts(run(shop, instance, sync)) == ALL_WELL
 
 
+@pytest.mark.slow
 def test_drift_of_the_model(shop: Shop, instance: DagsterInstance) -> None:
     sync = shop.hook()
     assert sync.model.sql_path is not None
@@ -146,6 +148,7 @@ def test_a_sensitive_property_is_found_among_those_that_are_not_listed(shop: Sho
     assert listed(checks(run(shop, instance, shop.contacts(fields=FIELDS)))["fields_fit"], "fields") == ["plan"]
 
 
+@pytest.mark.slow
 def test_a_description_is_used_for_its_time_but_never_to_call_a_field_missing(
     shop: Shop, instance: DagsterInstance
 ) -> None:

@@ -140,6 +140,7 @@ def test_partitions_are_launched_in_ranges(shop: Shop, instance: DagsterInstance
     assert not trigger.tick().run_requests
 
 
+@pytest.mark.slow
 def test_more_materializations_than_a_page_are_all_seen(trigger: Trigger, instance: DagsterInstance) -> None:
     trigger.tick()
     materialize(instance, "customers", "customers", "customers_to_hook", partitions=[None] * PAGE)

@@ -57,7 +57,7 @@ def play(world: World, history: list[tuple[Model, list[Fate], bool]]) -> None:
 
 
 HISTORY = st.lists(st.tuples(models(), fates, st.booleans()), min_size=1, max_size=5)
-RUN = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+RUN = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @RUN
@@ -116,7 +116,7 @@ def end_state(history: list[tuple[Model, list[Fate], bool]], last: Model, mode: 
 LOOKS = st.lists(st.tuples(models(), fates, st.sampled_from(("", "late", "look up"))), min_size=1, max_size=5)
 
 
-@settings(RUN, max_examples=6)
+@settings(RUN, max_examples=3)
 @given(LOOKS, models(), st.sampled_from((Mode.INSERT, Mode.APPEND)))
 def test_an_insert_that_must_not_be_repeated_doubles_nothing_and_names_what_is_in_doubt(
     history: list[tuple[Model, list[Fate], str]], last: Model, mode: Mode
@@ -124,7 +124,7 @@ def test_an_insert_that_must_not_be_repeated_doubles_nothing_and_names_what_is_i
     inserted(history, last, mode, repeatable=False)
 
 
-@settings(RUN, max_examples=6)
+@settings(RUN, max_examples=3)
 @given(LOOKS, models(), st.sampled_from((Mode.INSERT, Mode.APPEND)))
 def test_an_insert_that_may_be_repeated_loses_and_doubles_nothing(
     history: list[tuple[Model, list[Fate], str]], last: Model, mode: Mode
@@ -195,7 +195,7 @@ STEPS = st.lists(st.tuples(models(), fates, st.booleans(), st.sets(st.sampled_fr
 Steps = list[tuple[Model, list[Fate], bool, set[str]]]
 
 
-@settings(RUN, max_examples=5)
+@settings(RUN, max_examples=3)
 @given(STEPS, models())
 def test_an_update_changes_the_records_that_are_there_and_creates_none(history: Steps, last: Model) -> None:
     updated(history, last)
@@ -242,7 +242,7 @@ def updated(history: Steps, last: Model) -> None:
             world.close()
 
 
-@settings(RUN, max_examples=5)
+@settings(RUN, max_examples=3)
 @given(STEPS, models())
 def test_a_deletion_deletes_what_is_listed_once_for_each_time_that_it_is_listed(history: Steps, last: Model) -> None:
     deleted(history, last)
@@ -305,7 +305,7 @@ WINDOWS = st.lists(
 Windows = list[tuple[Model, dict[str, str], list[str], list[Fate]]]
 
 
-@settings(RUN, max_examples=4)
+@settings(RUN, max_examples=3)
 @given(WINDOWS, models(), PLACES, st.permutations(PARTS), st.sampled_from((Mode.MIRROR, Mode.UPSERT)))
 def test_partitions_in_any_order_end_as_one_run_of_all(
     history: Windows, last: Model, places: dict[str, str], order: list[str], mode: Mode

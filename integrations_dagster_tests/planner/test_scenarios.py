@@ -21,9 +21,10 @@ from integrations_dagster_tests.planner.world import REJECTED_NAME, WORKER, Fate
 @pytest.fixture(
     params=[
         (Mode.MIRROR, "embedded"),
-        (Mode.UPSERT, "embedded"),
-        (Mode.MIRROR, "warehouse"),
-        pytest.param((Mode.UPSERT, "warehouse"), marks=pytest.mark.slow),
+        (Mode.UPSERT, "warehouse"),
+        # Both modes and both homes are in the two above.
+        pytest.param((Mode.UPSERT, "embedded"), marks=pytest.mark.slow),
+        pytest.param((Mode.MIRROR, "warehouse"), marks=pytest.mark.slow),
     ],
     ids=lambda param: "-".join(param),
 )

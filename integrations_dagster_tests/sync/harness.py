@@ -73,9 +73,12 @@ class Bench:
             connection.execute(f"CREATE OR REPLACE TABLE {table} ({declared})")
             if rows:
                 marks = ", ".join("?" for _ in columns)
+                # Without the transaction each row is committed, and so flushed to disk, by itself.
+                connection.begin()
                 connection.executemany(
                     f"INSERT INTO {table} VALUES ({marks})", [[row.get(name) for name in columns] for row in rows]
                 )
+                connection.commit()
 
     def model(self, name: str, sql: str, *key: str, partitioned: bool = False) -> ModelSpec:
         path = self.folder / f"{name}.sql"

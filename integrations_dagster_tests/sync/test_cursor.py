@@ -120,6 +120,7 @@ def test_a_rejected_row_is_accepted_though_nothing_else_changes(bench: Bench) ->
     assert (report.outcomes[Status.CREATED], minute(bench, sync)) == (1, "03")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("phase", ["plan", "write", "record"])
 def test_a_run_that_dies_moves_no_cursor(bench: Bench, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sync = bench.contacts(cursor_model(bench))
@@ -161,6 +162,7 @@ def test_rows_that_were_not_sent_are_queried_again(bench: Bench) -> None:
     assert minute(bench, sync) == "07"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("options", [PlanOptions(limit=2), PlanOptions(keys=("1", "2"))])
 def test_a_part_of_the_rows_moves_the_cursor_no_further(bench: Bench, options: PlanOptions) -> None:
     sync = bench.contacts(cursor_model(bench))
@@ -189,6 +191,7 @@ def test_rows_with_one_match_value_hold_the_cursor_and_one_without_a_cursor_valu
     assert minute(bench, sync) == "09"
 
 
+@pytest.mark.slow
 def test_a_full_resync_asks_for_all_rows(bench: Bench) -> None:
     sync = bench.contacts(cursor_model(bench))
     load(bench, *((n, f"p{n}@x.org", "A") for n in range(5)))
@@ -200,6 +203,7 @@ def test_a_full_resync_asks_for_all_rows(bench: Bench) -> None:
     assert (report.counts.queried, report.outcomes[Status.UPDATED], minute(bench, sync)) == (5, 4, "04")
 
 
+@pytest.mark.slow
 def test_a_new_mapping_asks_for_all_rows(bench: Bench) -> None:
     sync = bench.contacts(cursor_model(bench))
     load(bench, (1, "p1@x.org", "A"), (2, "p2@x.org", "B"))
@@ -213,6 +217,7 @@ def test_a_new_mapping_asks_for_all_rows(bench: Bench) -> None:
     assert (queried(bench), minute(bench, mapped)) == ("2026-08-01 12:02:00", "02")
 
 
+@pytest.mark.slow
 def test_the_cursor_does_not_pass_a_row_whose_lookup_found_nothing(bench: Bench) -> None:
     owners = LookupSpec("owners", reference="owners", key="email", value="id", cache=0.0)
     field = FieldSpec("hubspot_owner_id", "firstname", lookup="owners")
@@ -232,6 +237,7 @@ def test_the_cursor_does_not_pass_a_row_whose_lookup_found_nothing(bench: Bench)
     assert minute(bench, lenient) == "04"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("kind", "lookback", "start"),
     [
@@ -358,6 +364,7 @@ def test_an_event_whose_key_was_forgotten_is_not_sent_again(bench: Bench, clock:
     assert sent == dict.fromkeys(("1", "2", "3", "45", "50", "60"), 1)
 
 
+@pytest.mark.slow
 def test_a_resync_of_keys_sends_no_forgotten_event_again(bench: Bench, clock: Clock) -> None:
     sync = events(bench, cursor=True)
     happen(bench, 1, 2, 3)
@@ -375,6 +382,7 @@ def test_a_resync_of_keys_sends_no_forgotten_event_again(bench: Bench, clock: Cl
     assert bench.client.insert_counts("track", "events") == {"1": 1, "2": 1, "3": 1, "50": 1, "60": 2}
 
 
+@pytest.mark.slow
 def test_an_event_that_is_held_is_sent_however_old_it_is(bench: Bench, clock: Clock) -> None:
     sync = dataclasses.replace(events(bench, cursor=True), retry_wait=0.0)
     happen(bench, 1, 2, 3)
@@ -389,6 +397,7 @@ def test_an_event_that_is_held_is_sent_however_old_it_is(bench: Bench, clock: Cl
     assert bench.client.insert_counts("track", "events") == dict.fromkeys(("1", "2", "3", "90", "99"), 1)
 
 
+@pytest.mark.slow
 def test_without_a_cursor_a_key_is_remembered_for_as_long_as_it_is_in_the_model(bench: Bench, clock: Clock) -> None:
     sync = events(bench, cursor=False)
     happen(bench, 1, 2)

@@ -75,11 +75,12 @@ def runs_of(bench: Bench, sync: SyncSpec) -> dict[str, dict[str, Any]]:
     return {row["run_id"]: row for row in rows}
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize(
     ("name", "done"),
     [
-        ("wait_for_open_batches", False),
         ("resolve", True),
+        ("wait_for_open_batches", False),
         ("hide_payloads", False),
         ("log_dead_runs", True),
         ("drop_plans", True),
@@ -119,11 +120,13 @@ def test_a_run_that_dies_between_the_answer_to_rows_in_doubt_and_its_fold_has_it
     assert {name: row["reason"] for name, row in runs_of(bench, sync).items()}["dead"] == DIED
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("text", ["", "{}", '{"run_id": "dead", "shards": [{"of": "an older version"}]}'])
 def test_a_dead_run_whose_plan_cannot_be_read_has_what_the_log_tells(bench: Bench, text: str) -> None:
     place = Place(PLAIN, "unreadable", bench.client)
     sync = place.sync(bench.model("people", "SELECT * FROM people"))
-    bad = [{**place.rows([10])[0], "firstname": "poison"}, {"id": None, "email": "nobody@example.com"}]
+    bad: list[dict[str, object]] = [{"id": None, "email": "nobody@example.com"}]
+    bad += [{**row, "firstname": "poison"} for row in place.rows([10])]
     bench.load("people", [*place.rows([*range(10), *range(11, 21)]), *bad], COLUMNS)
     dead = bench.context("dead", alive=gone)
     bench.write(sync, dead, bench.plan(sync, dead).shards)

@@ -291,6 +291,7 @@ def reordered(value: Any) -> Any:
     return [reordered(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", [Webhook, HubSpot])
 @settings(deadline=None)
 @given(document=st.dictionaries(st.text(max_size=4), JSON, max_size=4))

@@ -76,6 +76,7 @@ def test_change_files_tell_what_was_added_changed_and_removed(bench: Bench) -> N
     assert [path for path in folder.rglob("*") if path.name.startswith(".")] == [], "no draft is left"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("packed", "ending"), [(None, ".csv"), ("gzip", ".csv.gz"), ("zstd", ".csv.zst")])
 def test_csv_tells_no_value_from_an_empty_one(bench: Bench, packed: str | None, ending: str) -> None:
     folder = bench.folder / "lake"

@@ -77,6 +77,7 @@ def done(report: RunReport) -> dict[Status, int]:
     return {status: count for status, count in report.outcomes.items() if count}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["shop", "shop_lists", "shop_searched"])
 def test_create_change_and_remove(name: str, bench: Bench, shop: Shop) -> None:
     sync = customers(bench, shop, name)
@@ -99,6 +100,7 @@ def test_create_change_and_remove(name: str, bench: Bench, shop: Shop) -> None:
     assert {email: c["name"] for email, c in shop.by_email().items()} == {r["email"]: r["name"] for r in table}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["shop", "shop_searched"])
 def test_a_match_value_that_changes(name: str, bench: Bench, shop: Shop) -> None:
     """Renamed where there is an update by id; else made anew, and the record it was is deleted in the same run."""
@@ -117,6 +119,7 @@ def test_a_match_value_that_changes(name: str, bench: Bench, shop: Shop) -> None
     assert len(shop.operations) == sent
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["shop", "shop_lists", "shop_searched"])
 def test_refused_rows_among_accepted_ones(name: str, bench: Bench, shop: Shop) -> None:
     sync = customers(bench, shop, name)
@@ -134,6 +137,7 @@ def test_refused_rows_among_accepted_ones(name: str, bench: Bench, shop: Shop) -
     assert shop.by_email().keys() == {row["email"] for row in table if not row["name"].startswith("bad")}
 
 
+@pytest.mark.slow
 def test_a_field_that_may_not_be_null_takes_the_answers_of_the_other_rows_with_it(bench: Bench, shop: Shop) -> None:
     """The rows before the refused one were written, and the answer says nothing of them: they are sent again."""
     sync = customers(bench, shop)
@@ -162,6 +166,7 @@ def test_a_result_that_cannot_be_read_is_no_refusal(bench: Bench, shop: Shop) ->
     assert len(shop.customers) == 4
 
 
+@pytest.mark.slow
 def test_a_value_of_the_wrong_type_is_found_by_halves(bench: Bench, shop: Shop) -> None:
     """The request is refused before anything is done."""
     fields = (FieldSpec("name", "name"), FieldSpec("age", "age"))
@@ -222,6 +227,7 @@ def test_a_lost_answer_to_a_creation_is_looked_up_by_the_next_run(bench: Bench, 
     assert len(shop.customers) == 3, "found, and not created again"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("reference", "key"), [("owners", "login"), ("teams", "login")])
 def test_lookups_read_all_pages(reference: str, key: str, bench: Bench, shop: Shop) -> None:
     lookup = LookupSpec("owners", reference=reference, key=key, value="id")

@@ -57,6 +57,7 @@ def test_a_number_far_from_the_usual_warns_and_farther_stops(bench: Bench) -> No
     assert any("fewer than the usual 40" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_changes_beyond_the_usual_stop_and_fewer_do_not(bench: Bench) -> None:
     sync = guarded(bench, changed=GuardSpec(stop=5.0), added=GuardSpec(warn=1.0), removed=GuardSpec(stop=1.0))
     usual(bench, sync)
@@ -72,6 +73,7 @@ def test_changes_beyond_the_usual_stop_and_fewer_do_not(bench: Bench) -> None:
     assert bench.run(sync).candidates == 0
 
 
+@pytest.mark.slow
 def test_a_few_rows_are_never_unusual_and_most_holds_from_the_first_run(bench: Bench) -> None:
     sync = guarded(bench, least=50, queried=GuardSpec(stop=0.1), added=GuardSpec(most=39))
     load(bench, 40)
@@ -95,6 +97,7 @@ def test_a_new_mapping_and_a_resync_are_no_changes_of_volume(bench: Bench) -> No
         bench.run(wider)
 
 
+@pytest.mark.slow
 def test_a_mapping_is_new_until_a_plan_with_it_has_succeeded(bench: Bench) -> None:
     sync = guarded(bench, queried=GuardSpec(stop=0.5), changed=GuardSpec(stop=5.0))
     usual(bench, sync)
@@ -109,6 +112,7 @@ def test_a_mapping_is_new_until_a_plan_with_it_has_succeeded(bench: Bench) -> No
     assert report.counts.changed == 40
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("mode", [Mode.MIRROR, Mode.DELETE])
 @pytest.mark.parametrize("left", [0, 70])
 def test_an_emptied_and_a_much_shorter_model_sends_nothing(bench: Bench, mode: Mode, left: int) -> None:

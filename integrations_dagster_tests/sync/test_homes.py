@@ -168,6 +168,7 @@ def test_a_partitioned_model_in_the_warehouse(bench: PostgresBench) -> None:
     assert (report.candidates, report.counts.unchanged, report.counts.invalid) == (0, 57, 2)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.MIRROR])
 def test_a_home_moved_there_and_back_sends_nothing(bench: PostgresBench, model: ModelSpec, mode: Mode) -> None:
     files, inside = bench.sync_in(EMBEDDED, model, mode, max_attempts=1), bench.sync_in(WAREHOUSE, model, mode)

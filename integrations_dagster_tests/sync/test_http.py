@@ -113,6 +113,7 @@ def test_create_change_rename_and_remove(bench: Bench, stockroom: Stockroom) -> 
     assert held["sku-renamed"] is before, "renamed by its id, not made anew"
 
 
+@pytest.mark.slow
 def test_a_match_value_that_changes_without_an_update_by_id(bench: Bench, stockroom: Stockroom) -> None:
     """The row is written as another record, and the one it left is removed."""
     sync = articles(bench, stockroom)
@@ -205,6 +206,7 @@ def test_credentials_that_are_refused_stop_the_run(bench: Bench, stockroom: Stoc
     assert not stockroom.articles
 
 
+@pytest.mark.slow
 def test_a_record_that_someone_deleted_is_made_again(bench: Bench, stockroom: Stockroom) -> None:
     sync = articles(bench, stockroom)
     bench.load("articles", rows(2), COLUMNS)
@@ -279,6 +281,7 @@ def test_a_job_is_asked_for_again_and_not_submitted_again(bench: Bench, imports:
     assert len(imports.customers) == 10
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_leaves_its_rows_unknown(bench: Bench, imports: Imports) -> None:
     sync = customers(bench, imports)
     bench.load("people", people(3), PEOPLE)

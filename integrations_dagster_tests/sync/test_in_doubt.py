@@ -56,6 +56,7 @@ def lose(bench: Bench, *, applied: bool) -> None:
     bench.client.faults([{"match": {"path": "/webhook/*"}, "times": 1, "fault": fault}])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("applied", [True, False], ids=["took-effect", "had-no-effect"])
 def test_rows_whose_answer_was_lost_are_named_held_and_never_sent_again(
     bench: Bench, sync: SyncSpec, applied: bool

@@ -6,6 +6,7 @@ import dataclasses
 import io
 
 import pyarrow.parquet as pq
+import pytest
 from rich.console import Console
 
 from integrations_dagster.cli.show import print_preview
@@ -127,6 +128,7 @@ def test_a_run_that_died_after_its_answers_loses_no_value(bench: Bench) -> None:
     assert samples["2"].before == {"email": "k2@x.org", "firstname": "Bob"}
 
 
+@pytest.mark.slow
 def test_a_lost_answer_leaves_no_value_and_the_next_delivery_brings_one(bench: Bench) -> None:
     sync = hook(
         bench, "kept_lost", destination=dataclasses.replace(bench.crm(timeout=0.3), name="lost", kind="webhook")
@@ -144,6 +146,7 @@ def test_a_lost_answer_leaves_no_value_and_the_next_delivery_brings_one(bench: B
     assert look(bench, sync)["1"].before == {"email": "k1@x.org", "firstname": "Anne"}
 
 
+@pytest.mark.slow
 def test_a_rejected_update_keeps_the_old_value_and_a_resync_brings_values(bench: Bench) -> None:
     sync = hook(bench, "kept_later", keep_values=False)
     load(bench, k1="Ann", k2="Bob")

@@ -47,6 +47,7 @@ def test_a_circuit_that_opens_leaves_rows_unsent_and_the_next_run_delivers_them(
     assert place.made() == {str(key): 1 for key in range(700)}
 
 
+@pytest.mark.slow
 def test_a_circuit_stops_another_run_of_the_same_account(bench: Bench) -> None:
     """Both syncs go to one account; the second is under way when the first finds it down."""
     first_place, first = inserting(bench, "one", 70)
@@ -125,6 +126,7 @@ def test_a_request_that_has_leave_uses_it_after_the_quota_is_found_spent(bench: 
     assert len(place.made()) == 14
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("limits", "requests", "invalid"),
     [({"batch_bytes": 900}, 17, 0), ({"row_bytes": 60}, 7, 3), ({"batch_bytes": 320}, 47, 3)],

@@ -82,6 +82,7 @@ def test_none_one_and_two_matches(bench: Bench) -> None:
     assert reasons(again) == told
 
 
+@pytest.mark.slow
 def test_no_match_and_several_may_be_null(bench: Bench) -> None:
     ann = bench.client.define_owner("ann@example.com")
     for _ in range(2):
@@ -172,6 +173,7 @@ def test_companies_by_domain(bench: Bench) -> None:
     assert asked(bench, before, "/objects/companies") == 2, "two pages, for both lookups"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("key", ["key", "match"])
 def test_ids_that_another_sync_has_delivered(bench: Bench, key: str) -> None:
     """A contact names its company, which a sync of its own delivers."""
@@ -212,6 +214,7 @@ def test_ids_that_another_sync_has_delivered(bench: Bench, key: str) -> None:
     assert bench.run(contacts).candidates == 0
 
 
+@pytest.mark.slow
 def test_a_company_that_was_removed_is_delivered_no_more(bench: Bench) -> None:
     columns = {"id": "INTEGER", "ref": "VARCHAR", "name": "VARCHAR"}
     rows = [{"id": n, "ref": f"C{n}", "name": f"Firm {n}"} for n in range(10)]
@@ -319,6 +322,7 @@ def test_what_a_plan_reads_is_kept_from_clean_up(bench: Bench) -> None:
     assert len(kept) == 2
 
 
+@pytest.mark.slow
 def test_what_is_found_is_a_value_like_any_other(bench: Bench) -> None:
     """A rule is about it, a default stands in for it, and a column that another field marks is in no reason."""
     ann = bench.client.define_owner("ann@example.com", "Ann")
@@ -347,6 +351,7 @@ def test_what_is_found_is_a_value_like_any_other(bench: Bench) -> None:
     assert (refused.counts.invalid, "secret" in str(reasons(refused))) == (1, False)
 
 
+@pytest.mark.slow
 def test_a_sync_and_a_reference_may_share_a_name(bench: Bench) -> None:
     ann = bench.client.define_owner("ann@example.com")
     bench.load("people", people(a="ann@example.com"), COLUMNS)

@@ -32,6 +32,7 @@ def sync(bench: Bench, request: pytest.FixtureRequest) -> SyncSpec:
     return sync
 
 
+@pytest.mark.quick(1)
 def test_a_changed_email_keeps_the_record(bench: Bench, sync: SyncSpec) -> None:
     before = {r["properties"]["firstname"]: r["id"] for r in bench.client.records("contacts")}
     load(bench, {1: ("anna", "Ann"), 2: ("bob", "Bob"), 3: ("cy", "Cy")})
@@ -41,6 +42,7 @@ def test_a_changed_email_keeps_the_record(bench: Bench, sync: SyncSpec) -> None:
     assert {r["properties"]["firstname"]: r["id"] for r in bench.client.records("contacts")} == before
 
 
+@pytest.mark.quick(1)
 def test_an_email_passes_from_a_removed_row_to_a_new_one(bench: Bench, sync: SyncSpec) -> None:
     load(bench, {2: ("bob", "Bob"), 3: ("cy", "Cy"), 4: ("ann", "New Ann")})
     report = bench.run(sync)
@@ -49,6 +51,7 @@ def test_an_email_passes_from_a_removed_row_to_a_new_one(bench: Bench, sync: Syn
     assert bench.run(sync).candidates == 0
 
 
+@pytest.mark.quick(1)
 def test_two_rows_swap_emails(bench: Bench, sync: SyncSpec) -> None:
     load(bench, {1: ("bob", "Ann"), 2: ("ann", "Bob"), 3: ("cy", "Cy")})
     report = bench.run(sync)
@@ -57,6 +60,7 @@ def test_two_rows_swap_emails(bench: Bench, sync: SyncSpec) -> None:
     assert bench.run(sync).candidates == 0
 
 
+@pytest.mark.quick(1)
 def test_emails_move_along_a_chain(bench: Bench, sync: SyncSpec) -> None:
     load(bench, {1: ("bob", "Ann"), 2: ("cy", "Bob"), 3: ("dee", "Cy")})
     report = bench.run(sync)
@@ -64,6 +68,7 @@ def test_emails_move_along_a_chain(bench: Bench, sync: SyncSpec) -> None:
     assert held(bench) == {"bob": "Ann", "cy": "Bob", "dee": "Cy"}
 
 
+@pytest.mark.quick(1)
 def test_a_record_deleted_at_the_destination_is_created_again(bench: Bench, sync: SyncSpec) -> None:
     ids = {r["properties"]["firstname"]: r["id"] for r in bench.client.records("contacts")}
     bench.delete_record("contacts", ids["Ann"])
@@ -75,6 +80,7 @@ def test_a_record_deleted_at_the_destination_is_created_again(bench: Bench, sync
     assert held(bench) == {"anna": "Ann", "bob": "Bob", "cy": "Cy"}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
 def test_random_histories_with_lost_answers(bench: Bench, sync: SyncSpec, seed: int) -> None:
     print(f"seed {seed}")

@@ -67,6 +67,7 @@ def test_an_update_creates_nothing_and_waits_for_the_record(bench: Bench, model:
     assert bench.run(sync).candidates == 0
 
 
+@pytest.mark.slow
 def test_an_update_follows_the_match_value_and_renames_no_record(bench: Bench, model: ModelSpec) -> None:
     bench.run(bench.contacts(model, name="first"))
     sync = bench.contacts(model, Mode.UPDATE, name="second")
@@ -79,6 +80,7 @@ def test_an_update_follows_the_match_value_and_renames_no_record(bench: Bench, m
     assert bench.emails() == {"a@x.org": "Two", "b@x.org": "One"}
 
 
+@pytest.mark.slow
 def test_an_update_notices_that_its_record_is_gone(bench: Bench, model: ModelSpec) -> None:
     bench.run(bench.contacts(model, name="first"))
     sync = bench.contacts(model, Mode.UPDATE, name="second")
@@ -92,6 +94,7 @@ def test_an_update_notices_that_its_record_is_gone(bench: Bench, model: ModelSpe
     assert [row.code for row in bench.run(sync).bad_rows] == [NO_RECORD]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["hubspot", "sandbox_jobs"])
 def test_a_deletion_is_done_once_for_each_time_that_a_row_is_listed(bench: Bench, model: ModelSpec, kind: str) -> None:
     if kind == "hubspot":
@@ -123,6 +126,7 @@ def test_a_deletion_is_done_once_for_each_time_that_a_row_is_listed(bench: Bench
     assert there() == 3
 
 
+@pytest.mark.slow
 def test_a_deletion_that_lists_everything_sends_nothing(bench: Bench, model: ModelSpec) -> None:
     bench.load("people", people(*((n, f"p{n}@x.org", "P") for n in range(20))), COLUMNS)
     bench.run(bench.contacts(model, name="first"))
@@ -144,6 +148,7 @@ def test_a_new_mapping_deletes_nothing_a_second_time(bench: Bench, model: ModelS
     assert (report.counts.unchanged, report.traffic.requests) == (2, 0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("modes", [(Mode.DELETE, Mode.MIRROR), (Mode.UPSERT, Mode.DELETE)])
 def test_a_state_of_deletions_is_taken_over_by_no_other_mode(
     bench: Bench, model: ModelSpec, modes: tuple[Mode, Mode]
@@ -171,6 +176,7 @@ def test_what_a_dead_run_has_delivered_is_no_deletion(bench: Bench, model: Model
         preview(deletes, bench.context())
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("kind", ["sandbox_insert", "sandbox_insert_keyed", "sandbox_jobs", "webhook"])
 def test_an_append_delivers_each_key_once(bench: Bench, model: ModelSpec, kind: str) -> None:
     sync = dataclasses.replace(
@@ -202,6 +208,7 @@ def test_a_full_resync_sends_every_row_and_keeps_ids(bench: Bench, model: ModelS
     assert {record["id"] for record in bench.client.records("contacts")} < ids
 
 
+@pytest.mark.slow
 def test_a_full_resync_that_is_killed_goes_on(bench: Bench, model: ModelSpec) -> None:
     sync = bench.contacts(model)
     bench.run(sync)
@@ -217,6 +224,7 @@ def test_a_full_resync_that_is_killed_goes_on(bench: Bench, model: ModelSpec) ->
     assert bench.run(sync).candidates == 0
 
 
+@pytest.mark.slow
 def test_a_full_resync_that_a_guard_stops_forgets_nothing(bench: Bench, model: ModelSpec) -> None:
     sync = bench.contacts(model, Mode.MIRROR)
     bench.run(sync)
@@ -240,6 +248,7 @@ def test_a_resync_of_keys_sends_these_and_what_has_changed(bench: Bench, model: 
     assert bench.run(sync).candidates == 0
 
 
+@pytest.mark.slow
 def test_a_full_resync_tries_rejected_rows_at_once(bench: Bench, model: ModelSpec) -> None:
     bench.load("people", people((1, "a@x.org", "Ada"), (2, "no email", "Bo")), COLUMNS)
     sync = bench.contacts(model, retry_wait=3600.0)
@@ -250,6 +259,7 @@ def test_a_full_resync_tries_rejected_rows_at_once(bench: Bench, model: ModelSpe
     assert (report.outcomes[Status.UPDATED], report.outcomes[Status.REJECTED]) == (1, 1)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("mode", [Mode.INSERT, Mode.APPEND])
 def test_a_full_resync_of_creations_is_refused(bench: Bench, model: ModelSpec, mode: Mode) -> None:
     sync = jobs(bench, model, mode)

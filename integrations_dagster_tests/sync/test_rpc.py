@@ -65,6 +65,7 @@ def done(report: RunReport) -> dict[Status, int]:
     return {status: count for status, count in report.outcomes.items() if count}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("api", [BASE, TOGETHER], ids=["at once", "together"])
 def test_a_mirror_with_bad_rows_among_the_good(kind: str, api: dict[str, Any], bench: Bench, store: Store) -> None:
     sync = people(kind, api, bench, store)
@@ -82,6 +83,7 @@ def test_a_mirror_with_bad_rows_among_the_good(kind: str, api: dict[str, Any], b
     assert bench.run(sync).traffic.requests == 0
 
 
+@pytest.mark.quick(1)
 def test_a_mirror_renames_its_records(kind: str, bench: Bench, store: Store) -> None:
     sync = people(kind, BASE, bench, store)
     load(bench, "Ann", "Bob")
@@ -94,6 +96,7 @@ def test_a_mirror_renames_its_records(kind: str, bench: Bench, store: Store) -> 
     assert sorted(store.records) == ids, "the record is the same"
 
 
+@pytest.mark.quick(1)
 def test_what_no_call_renames_is_made_anew_and_deleted_by_its_id(kind: str, bench: Bench, store: Store) -> None:
     """The delete names ids, so that they are kept; the upsert knows match values only."""
     api = {**TOGETHER, "id_type": "integer", "search": BASE["search"], "delete": BASE["delete"]}
@@ -108,6 +111,7 @@ def test_what_no_call_renames_is_made_anew_and_deleted_by_its_id(kind: str, benc
     assert bench.run(sync).traffic.requests == 0
 
 
+@pytest.mark.quick(1)
 def test_throttling_inside_a_200_is_waited_out(kind: str, bench: Bench, store: Store) -> None:
     left = [3]
 
@@ -124,6 +128,7 @@ def test_throttling_inside_a_200_is_waited_out(kind: str, bench: Bench, store: S
     assert report.traffic.throttled == 3
 
 
+@pytest.mark.quick(1)
 def test_a_session_that_ends_inside_a_200_is_opened_anew(kind: str, bench: Bench, store: Store) -> None:
     ended = ["create"]
 
@@ -141,6 +146,7 @@ def test_a_session_that_ends_inside_a_200_is_opened_anew(kind: str, bench: Bench
     assert report.traffic.errors == {"unauthorized": 1}
 
 
+@pytest.mark.quick(1)
 def test_a_create_whose_answer_is_lost_makes_no_record_twice(kind: str, bench: Bench, store: Store) -> None:
     lost = ["create", "write"]
 
@@ -158,6 +164,7 @@ def test_a_create_whose_answer_is_lost_makes_no_record_twice(kind: str, bench: B
     assert bench.run(sync).traffic.requests == 0
 
 
+@pytest.mark.quick(1)
 def test_inserts_whose_answer_is_lost_are_looked_up(kind: str, bench: Bench, store: Store) -> None:
     lost = ["create"]
     store.after = lambda method: method in lost and not lost.remove(method)  # type: ignore[func-returns-value]
@@ -171,6 +178,7 @@ def test_inserts_whose_answer_is_lost_are_looked_up(kind: str, bench: Bench, sto
     assert store.asked.count("create") == 1
 
 
+@pytest.mark.quick(1)
 def test_an_outage_stops_and_the_next_run_delivers_the_rest(kind: str, bench: Bench, store: Store) -> None:
     down = [True]
 

@@ -59,6 +59,7 @@ def test_only_what_differs_is_sent(bench: Bench, model: ModelSpec) -> None:
     assert bench.client.writes("contacts", by="email")["p8@example.com"] == 1
 
 
+@pytest.mark.slow
 def test_a_new_mapping_maps_all_rows_and_sends_only_those_that_differ(bench: Bench, model: ModelSpec) -> None:
     sync = bench.contacts(model)
     bench.run(sync)
@@ -181,6 +182,7 @@ def test_a_column_the_model_lacks_is_named_with_those_it_has(bench: Bench, model
         bench.run(sync)
 
 
+@pytest.mark.slow
 def test_a_missing_variable_a_wrong_token_and_a_dead_destination_say_what_to_do(bench: Bench, model: ModelSpec) -> None:
     def at(url: str) -> SyncSpec:
         target = TargetSpec("prod", base_url=url, token=Env("CRM_TOKEN"))
@@ -213,6 +215,7 @@ def test_a_sandbox_that_is_not_running_says_how_to_start_it(bench: Bench, model:
     assert bench.run(bench.contacts(model)).outcomes[Status.CREATED] == 250
 
 
+@pytest.mark.slow
 def test_another_account_starts_empty_and_says_so(bench: Bench, model: ModelSpec) -> None:
     bench.run(bench.contacts(model))
     bench.env["CRM_TOKEN"] = bench.endpoint.token
@@ -237,6 +240,7 @@ def test_a_plan_that_fails_gives_its_lease_back(bench: Bench, model: ModelSpec) 
     bench.plan(bench.contacts(model), dataclasses.replace(bench.context("run-b"), alive=lambda _holder: True))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["outcomes-plan-0", "ended", "forgotten", "shard-000"])
 def test_a_plan_that_was_killed_while_it_wrote_stops_no_later_one(bench: Bench, model: ModelSpec, name: str) -> None:
     sync = bench.contacts(model, Mode.MIRROR)
@@ -282,6 +286,7 @@ def test_a_preview_sends_nothing_and_changes_nothing(bench: Bench, model: ModelS
     assert preview(sync, bench.context()).to_send == 0
 
 
+@pytest.mark.slow
 def test_partitions_of_a_webhook_are_one_snapshot(bench: Bench) -> None:
     orders = [{"id": i, "day": f"2026-08-0{1 + i % 3}", "amount": i} for i in range(30)]
     columns = {"id": "INTEGER", "day": "DATE", "amount": "DECIMAL(10,2)"}
@@ -316,6 +321,7 @@ def test_partitions_of_a_webhook_are_one_snapshot(bench: Bench) -> None:
     assert len(bench.client.webhook_records("events", "orders")) == 30
 
 
+@pytest.mark.slow
 def test_a_match_value_of_another_partition_is_not_taken_over(bench: Bench) -> None:
     columns = {"id": "INTEGER", "email": "VARCHAR", "firstname": "VARCHAR", "day": "DATE"}
     rows = [
@@ -337,6 +343,7 @@ def test_a_match_value_of_another_partition_is_not_taken_over(bench: Bench) -> N
     assert bench.run(sync, days[1:]).counts.invalid == 0
 
 
+@pytest.mark.slow
 def test_another_object_starts_empty(bench: Bench) -> None:
     bench.load("people", people(3), COLUMNS)
     sync = SyncSpec(

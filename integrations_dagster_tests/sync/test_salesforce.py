@@ -114,6 +114,7 @@ def test_a_mirror_removes_and_renames(bench: Bench) -> None:
     assert after == {f"{'N' if i < 3 else 'C'}-{i}": ids[f"C-{i}"] for i in range(20)}
 
 
+@pytest.mark.slow
 def test_a_record_that_is_gone_is_created_again(bench: Bench) -> None:
     load(bench, [person(i) for i in range(5)])
     sync = contacts(bench)
@@ -136,6 +137,7 @@ def delete(bench: Bench, ref: str) -> None:
     assert answer.json()[0]["success"]
 
 
+@pytest.mark.slow
 def test_mode_update_creates_nothing(bench: Bench) -> None:
     load(bench, [person(i) for i in range(10)])
     bench.run(contacts(bench, name="seed"))
@@ -145,6 +147,7 @@ def test_mode_update_creates_nothing(bench: Bench) -> None:
     assert held(bench) == {f"C-{i}": "new" for i in range(10)}
 
 
+@pytest.mark.slow
 def test_mode_update_and_delete_by_record_id(bench: Bench) -> None:
     ids = [bench.client.create_salesforce("Contact", LastName="old", Customer_Id__c=f"C-{i}") for i in range(3)]
     load(bench, [person(i, ref=id_) for i, id_ in enumerate(ids)])
@@ -160,6 +163,7 @@ def test_mode_update_and_delete_by_record_id(bench: Bench) -> None:
     assert not [r for r in bench.client.received(since=since) if r["path"].endswith("/query")]
 
 
+@pytest.mark.slow
 def test_mode_delete_looks_records_up(bench: Bench) -> None:
     load(bench, [person(i) for i in range(300)])
     bench.run(contacts(bench, name="seed"))
@@ -171,6 +175,7 @@ def test_mode_delete_looks_records_up(bench: Bench) -> None:
 # Faults
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("mode", [Mode.UPSERT, Mode.MIRROR])
 def test_locked_rows_are_delivered_in_the_same_run(bench: Bench, mode: Mode) -> None:
     load(bench, [person(i) for i in range(40)])
@@ -181,6 +186,7 @@ def test_locked_rows_are_delivered_in_the_same_run(bench: Bench, mode: Mode) -> 
     assert {r["writes"] for r in bench.client.salesforce_records("Contact")} == {1}
 
 
+@pytest.mark.slow
 def test_a_row_that_stays_locked_is_tried_again_by_the_next_run(bench: Bench) -> None:
     load(bench, [person(i) for i in range(3)])
     lock(bench, 'C-1"', times=3)
@@ -204,6 +210,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("mode", "fault"),
     [
@@ -299,6 +306,7 @@ def test_client_credentials_that_expire_meanwhile(bench: Bench, sandbox: Endpoin
 # References, lookups, fields
 
 
+@pytest.mark.slow
 def test_references_by_external_id_are_set_and_cleared(bench: Bench) -> None:
     ids = {ref: bench.client.create_salesforce("Account", Name=ref, Account_Ref__c=ref) for ref in ("A-1", "A-2")}
     load(bench, [person(1, account="A-1"), person(2, account="A-9"), person(3, account="A-2")])
@@ -333,6 +341,7 @@ def test_a_field_that_is_missing_or_no_external_id_stops_the_plan(bench: Bench) 
     assert held(bench) == {}
 
 
+@pytest.mark.slow
 def test_a_sync_by_numbers(bench: Bench) -> None:
     load(bench, [person(i, ref=str(i)) for i in range(3)])
     fields = (FieldSpec("Name", "name"),)

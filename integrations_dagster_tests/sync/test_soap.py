@@ -87,6 +87,7 @@ def rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("version", ["1.1", "1.2"])
 def test_rows_are_created_changed_and_removed(bench: Bench, registry: tuple[Registry, str], version: str) -> None:
     api, url = registry

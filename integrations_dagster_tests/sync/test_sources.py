@@ -108,6 +108,7 @@ def sql_model(bench: Bench) -> ModelSpec:
     return bench.model("people", "SELECT * FROM people")
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_gives_the_plan_of_the_sql_file(bench: Bench, sql_model: ModelSpec, name: str) -> None:
     bench.query(sql_model)

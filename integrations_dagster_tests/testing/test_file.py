@@ -97,7 +97,7 @@ def _fields(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name not in ABOUT}
 
 
-TestChanges = conformance_tests(Changes(), seeds=(0,))
-TestEvents = conformance_tests(Events(), seeds=(0,))
+TestChanges = conformance_tests(Changes())
+TestEvents = conformance_tests(Events())
 TestParquetChanges = pytest.mark.slow(conformance_tests(ParquetChanges()))
 TestParquetEvents = pytest.mark.slow(conformance_tests(ParquetEvents()))

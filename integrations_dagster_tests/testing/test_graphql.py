@@ -80,6 +80,6 @@ class Searched(Aliases):
     option = APIS["shop_searched"]
 
 
-TestAliases = conformance_tests(Aliases(), seeds=(0,))
+TestAliases = conformance_tests(Aliases())
 TestLists = pytest.mark.slow(conformance_tests(Lists()))
 TestSearched = pytest.mark.slow(conformance_tests(Searched()))

@@ -87,5 +87,5 @@ class Customers(Subject):
         return {"name": f"Name {version}", "email": ""}
 
 
-TestArticles = conformance_tests(Articles(), seeds=(0,))
+TestArticles = conformance_tests(Articles())
 TestCustomers = pytest.mark.slow(conformance_tests(Customers()))

@@ -19,11 +19,11 @@ from integrations_dagster_tests.testing.subjects import (
     SalesforceContacts,
 )
 
-TestContacts = conformance_tests(Contacts(), seeds=(0,))
+TestContacts = conformance_tests(Contacts())
 # The same flows as contacts, matched by another property.
 TestCompanies = pytest.mark.slow(conformance_tests(Companies()))
-TestSalesforceContacts = conformance_tests(SalesforceContacts(), seeds=(0,))
-TestHook = conformance_tests(Hook(), seeds=(0,))
-TestInserts = conformance_tests(Inserts(), seeds=(0,))
-TestKeyedInserts = conformance_tests(KeyedInserts(), seeds=(0,))
-TestJobs = conformance_tests(Jobs(), seeds=(0,))
+TestSalesforceContacts = conformance_tests(SalesforceContacts())
+TestHook = conformance_tests(Hook())
+TestInserts = conformance_tests(Inserts())
+TestKeyedInserts = conformance_tests(KeyedInserts())
+TestJobs = conformance_tests(Jobs())

@@ -65,7 +65,7 @@ class PeopleTogetherOverXml(PeopleOverXml):
     option = TOGETHER
 
 
-TestPeopleTogether = conformance_tests(PeopleTogether(), seeds=(0,))
+TestPeopleTogether = conformance_tests(PeopleTogether())
 # Six modes, and in some checks the time after which a lost request can take effect no more.
 TestPeople = pytest.mark.slow(conformance_tests(People()))
 # The same flows; what differs is how calls are written and read.

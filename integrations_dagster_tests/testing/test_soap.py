@@ -61,4 +61,4 @@ class Members(Subject):
         return {**self.good(key, version), "name": "bad name"}
 
 
-TestMembers = conformance_tests(Members(), seeds=(0,))
+TestMembers = conformance_tests(Members())

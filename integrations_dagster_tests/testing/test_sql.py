@@ -108,7 +108,7 @@ class WordlessTable(DuckDBTable):
     destination = Wordless
 
 
-TestPostgresTable = conformance_tests(PostgresTable(), seeds=(0,))
+TestPostgresTable = conformance_tests(PostgresTable())
 # A connection for each transaction: its file is opened some hundred times.
 TestDuckDBTable = pytest.mark.slow(conformance_tests(DuckDBTable()))
 
