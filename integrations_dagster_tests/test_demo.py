@@ -140,8 +140,10 @@ def test_the_ui_finds_a_free_port_and_stops_with_its_sandbox(checkout: Path) -> 
         taken.listen()
         port = taken.getsockname()[1]
         drain = threading.Thread()
+        command = [sys.executable, "-m", "integrations_dagster.cli"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "integrations_dagster.cli", "ui", "--port", str(port)],
+            # As a shell's background job, which ignores SIGINT and hands that on to what it starts.
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command, "ui", "--port", str(port)],
             cwd=checkout,
             env=_environment(checkout),
             stdout=subprocess.PIPE,

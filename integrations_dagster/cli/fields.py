@@ -50,7 +50,8 @@ def print_fields(
     console.print(title, style="bold", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("name", "label", "type", "writable", "required", "unique", "options"):
-        table.add_column(name, overflow="fold")
+        # Names and types are copied from here.
+        table.add_column(name, overflow="fold", no_wrap=name in ("name", "type"))
     for field in sorted(shown, key=lambda field: field.name):
         native = f" ({field.native})" if field.native and field.native != field.type else ""
         options = ", ".join(field.options[:OPTIONS])

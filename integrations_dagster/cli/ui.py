@@ -62,18 +62,24 @@ def _dagster_dev(root: Path, port: int) -> int:
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml"), "-h", HOST, "-p", str(port)]
     # `dagster dev` says on every start that it has a successor, which would need another set-up than workspace.yaml.
     quiet = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command`"]))
+    process: subprocess.Popen[bytes] | None = None
     interrupted = False
-    # In a group of its own it is told to stop once, by us, whether Ctrl-C reached one process or all.
-    process = subprocess.Popen(command, cwd=root, start_new_session=True, env={**os.environ, "PYTHONWARNINGS": quiet})  # noqa: S603 (our own interpreter)
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         nonlocal interrupted
         if not interrupted:
             interrupted = True
-            process.send_signal(signal.SIGINT)
+            if process is not None:
+                process.send_signal(signal.SIGINT)
 
+    # Before it starts: a shell's background job ignores SIGINT, and would hand that on to it.
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        # In a group of its own it is told to stop once, by us, whether Ctrl-C reached one process or all.
+        env = {**os.environ, "PYTHONWARNINGS": quiet}
+        process = subprocess.Popen(command, cwd=root, start_new_session=True, env=env)  # noqa: S603 (our own interpreter)
+        if interrupted:
+            process.send_signal(signal.SIGINT)
         code = process.wait()
     finally:
         for number, handler in before.items():

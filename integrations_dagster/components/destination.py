@@ -24,6 +24,11 @@ KINDS_PLANNED = ("intercom", "klaviyo", "marketo", "mixpanel", "sftp")
 ALIASES = {
     **dict.fromkeys(("postgres", "postgresql", "duckdb", "database", "table"), "sql"),
     **dict.fromkeys(("s3", "gcs", "azure", "files", "csv", "parquet", "jsonl"), "file"),
+    **dict.fromkeys(("rest", "api", "https", "json"), "http"),
+    **dict.fromkeys(("json-rpc", "json_rpc", "odoo", "tryton"), "jsonrpc"),
+    **dict.fromkeys(("xml-rpc", "xml_rpc"), "xmlrpc"),
+    **dict.fromkeys(("wsdl", "zeep"), "soap"),
+    "sfdc": "salesforce",
 }
 """What people may write for a kind that has another name."""
 IN_FLIGHT_LIMIT = 256
@@ -50,7 +55,8 @@ def _base_url(value: Any) -> Any:
     parts = urlsplit(value) if isinstance(value, str) else None
     # Which schemes a kind takes is checked with the kind.
     if parts is None or not parts.scheme or (parts.scheme in {"http", "https"} and not parts.hostname):
-        raise problem("takes a URL that begins with http:// or https:// (or what its kind takes), or {env: NAME}")
+        folder = " A folder is file:///folder." if isinstance(value, str) and value[:1] in ("/", ".", "~") else ""
+        raise problem(f"takes a URL, as https://api.example.com, or {{env: NAME}}.{folder}")
     if parts.username or parts.password or parts.query:
         raise problem("holds a user, password or query, which may be a secret: give the URL as {env: NAME}")
     return value
@@ -242,7 +248,7 @@ class Destination(YamlComponent):
             raise mistake(
                 (SANDBOX,), "is the default target and must be the sandbox. Write `sandbox: {sandbox: true}`."
             )
-        if not _on_this_machine(sandbox):
+        if sandbox.base_url is not None and not _on_this_machine(sandbox):
             raise mistake(
                 (SANDBOX,),
                 "is the default target and must be a server on this machine: a base_url with localhost, 127.0.0.1 or "

@@ -71,7 +71,7 @@ class ModelScaffolder(ExampleScaffolder):
 class DestinationScaffolder(ExampleScaffolder):
     example = """
         name: {name}              # a sync's `destination:` names it
-        kind: hubspot             # or salesforce, webhook
+        kind: hubspot             # or salesforce, webhook, sql, file; any API: http, graphql, soap, jsonrpc, xmlrpc
         targets:                  # accounts; INTEGRATIONS_TARGET picks one
           sandbox: {sandbox: true}  # the default: the local sandbox
           # prod:
@@ -93,10 +93,10 @@ class DestinationScaffolder(ExampleScaffolder):
 class SyncScaffolder(ExampleScaffolder):
     example = """
         name: {name}              # its asset; its state hangs on this name
-        model: customers          # a Model of any folder
+        model: my_model           # To do: a Model of any folder
         # asset: raw/customers    # instead of model: an upstream asset that yields a data frame or names a table
         # primary_key: id         # with asset
-        destination: crm          # a Destination of any folder
+        destination: my_crm       # To do: a Destination of any folder
         object: contacts          # what the rows become there
         mode: upsert              # upsert: create and update; mirror: also remove; others: docs/modes.md
         match: {email: email}     # what a record is recognized by: field and column; a webhook takes none

@@ -188,12 +188,17 @@ def document_of(response: Response, label: str, request_id: str = "") -> Any:
     except (ValueError, RecursionError):
         kind = response.headers.get("content-type", "no content type").partition(";")[0]
         what = f"{len(response.body)} bytes ({shorten(kind, 60)}) that are no JSON"
-        raise unreadable(label, response.status, what, request_id) from None
+        raise unreadable(label, response.status, what, request_id, doubt="`base_url`") from None
 
 
-def unreadable(label: str, status: int, what: str, request_id: str = "") -> Unavailable:
-    """The error for an answer that cannot be read: what the request did is unknown."""
-    return Unavailable(f"{label} answered {status} with {what}.", "UNREADABLE_ANSWER", request_id)
+def unreadable(label: str, status: int, what: str, request_id: str = "", *, doubt: str = "") -> Unavailable:
+    """The error for an answer that cannot be read: what the request did is unknown.
+
+    Args:
+        doubt: Key of YAML that may be wrong instead.
+    """
+    reason = f"{label} answered {status} with {what}." + (f" Is {doubt} right?" if doubt else "")
+    return Unavailable(reason, "UNREADABLE_ANSWER", request_id)
 
 
 def read_rows(paths: AnswerPaths, batch: Batch, document: Any, reading: Reading, status: int = 200) -> list[Outcome]:
@@ -223,11 +228,11 @@ def read_pages(
         found.append(listing)
         if listing.by is By.ORDER and len(entries) != len(batch.rows):
             what = f"{len(entries)} results for {len(batch.rows)} rows, which only their order tells apart"
-            raise unreadable(reading.label, status, what, reading.request_id)
+            raise unreadable(reading.label, status, what, reading.request_id, doubt="`answer`")
         told += [_told(listing, entry, place, names) for place, entry in enumerate(entries)]
     if not found:
         wanted = " nor ".join(f"`{listing.path}`" for listing in (paths.results, paths.failures) if listing is not None)
-        raise unreadable(reading.label, status, f"no list at {wanted}", reading.request_id)
+        raise unreadable(reading.label, status, f"no list at {wanted}", reading.request_id, doubt="`answer`")
     whole = all(one.place is not None and one.accepted is not None for one in told)
     complete = whole and paths.rest_accepted and paths.failures in found
     if paths.count:
@@ -268,7 +273,7 @@ def outcomes(
         if before is None or before.accepted:
             by_place[one.place] = one
     if not by_place and not rest_accepted and not rest_missing and stranger is None:
-        reason = f"{reading.label} answered {status} without saying what became of any row."
+        reason = f"{reading.label} answered {status} without saying what became of any row. Is `answer` right?"
         raise Unavailable(reason, "SILENT_ANSWER", reading.request_id)
     if rest_accepted:
         rest = [Told(place, accepted=True) for place in range(len(batch.rows))]

@@ -322,6 +322,11 @@ class Destination(ABC):
         raise NotImplementedError
 
     @property
+    def writes(self) -> str:
+        """The format of files that it writes, as "parquet"; "" where it writes none."""
+        return ""
+
+    @property
     def describes(self) -> bool:
         """Whether the destination says which fields its objects have."""
         return False

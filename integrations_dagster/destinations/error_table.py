@@ -80,8 +80,10 @@ def raise_for(table: Sequence[ErrorEntry], vendor: str, problem: Problem) -> Non
         DestinationError: The class of the first line that fits.
     """
     entry = next(entry for entry in table if entry.fits(problem))
-    names = f" ({', '.join(problem.names)})" if problem.names else ""
-    quoted = f" {vendor} says: {problem.message}" if problem.message else f" (status {problem.status})"
+    known = (*problem.names, *(() if problem.message else (f"status {problem.status}",)))
+    names = f" ({', '.join(known)})" if known else ""
+    said = closed(problem.message) if entry.remedy else problem.message
+    quoted = f" {vendor} says: {said}" if said else ""
     reason = f"{entry.meaning.removesuffix('.')}{names}.{quoted}"
     code = problem.codes[0] if problem.codes else f"HTTP_{problem.status}"
     if entry.recovery is Throttled:
@@ -96,6 +98,11 @@ def raise_for(table: Sequence[ErrorEntry], vendor: str, problem: Problem) -> Non
         # This class carries no remedy of its own.
         reason = f"{reason} {entry.remedy}"
     raise entry.recovery(reason, code, problem.request_id)
+
+
+def closed(text: str) -> str:
+    """A vendor's words as a sentence that another may follow."""
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _duration(seconds: float) -> str:

@@ -53,7 +53,9 @@ TABLE: tuple[ErrorEntry, ...] = (
         "The files may not be written there.",
         "Give the credentials write access, or correct `base_url` of the target.",
     ),
-    ErrorEntry("404", Refused, "The place for the files does not exist.", "Create the bucket, or correct `base_url`."),
+    ErrorEntry(
+        "404", Refused, "The place for the files does not exist.", "Create the folder or bucket, or correct `base_url`."
+    ),
     ErrorEntry(
         "501",
         Refused,
@@ -180,6 +182,10 @@ class File(Destination):
     @property
     def _files(self) -> FileKeys:
         return self.option if isinstance(self.option, FileKeys) else FileKeys()
+
+    @property
+    def writes(self) -> str:
+        return "json" if self._files.format == "jsonl" else self._files.format
 
     def check(self, object_: str, mode: Mode, match: Sequence[str], fields: Sequence[str]) -> None:
         if not object_.strip() or any(part in ("", ".", "..") for part in object_.split("/")) or "\\" in object_:

@@ -29,13 +29,14 @@ def lookup_asset(spec: DestinationSpec, reference: str, columns: Sequence[str]) 
         columns: Those that syncs need.
     """
     described = next(entry for entry in spec.create().references() if entry.name == reference)
+    what = described.description or reference
 
     @dg.asset(
         key=lookup_key(spec.name, reference),
         group_name=re.sub(r"\W", "_", spec.name),
         kinds={spec.kind},
         description=(
-            f"{described.description[:1].upper()}{described.description[1:]}, as syncs look them up at {spec.name} "
+            f"{what[:1].upper()}{what[1:]}, as syncs look them up at {spec.name} "
             f"({spec.kind}), target {spec.target.name}. A sync that finds it too old reads it anew by itself."
         ),
         retry_policy=dg.RetryPolicy(max_retries=1, delay=1),

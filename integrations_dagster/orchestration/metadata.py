@@ -141,8 +141,9 @@ def lookups_table(plan: Plan) -> dg.TableMetadataValue:
 def reasons_table(report: RunReport) -> dg.TableMetadataValue:
     """The most frequent reasons of rejected rows."""
     return dg.MetadataValue.table(
-        records=[dg.TableRecord({"reason": _cell(reason), "rows": count}) for reason, count in report.reasons],
-        schema=dg.TableSchema([dg.TableColumn("reason", "string"), dg.TableColumn("rows", "int")]),
+        # The count first: reasons are long, and what follows them is out of sight.
+        records=[dg.TableRecord({"rows": count, "reason": _cell(reason)}) for reason, count in report.reasons],
+        schema=dg.TableSchema([dg.TableColumn("rows", "int"), dg.TableColumn("reason", "string")]),
     )
 
 

@@ -16,10 +16,9 @@ FIT, DRIFT = "fields_fit", "schema_unchanged"
 
 def schema_check_specs(sync: SyncSpec) -> list[dg.AssetCheckSpec]:
     """The checks that a sync has. Whether fields fit is only known where the destination describes them."""
-    destination = sync.destination.create()
-    label = destination.label
+    label = sync.destination.create().label
     specs = []
-    if destination.describes:
+    if sync.destination.describes:
         text = f"Each field exists in {label}'s {sync.object}, may be written, and takes values of its column's type."
         specs.append(dg.AssetCheckSpec(FIT, asset=sync.name, description=text))
     text = "The model's columns and the destination's fields that the sync uses are what the last run saw."
@@ -46,7 +45,7 @@ def _told(name: str, report: SchemaReport) -> dict[str, Any]:
 
 
 def _fit(report: SchemaReport) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"fields": _listed(misfit.field for misfit in report.misfits)}
+    metadata: dict[str, Any] = {"fields that do not fit": _listed(misfit.field for misfit in report.misfits)}
     if report.read:
         metadata["read"] = dg.MetadataValue.timestamp(datetime.fromtimestamp(report.read, UTC))
     if report.misfits:

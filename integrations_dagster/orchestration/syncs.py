@@ -89,7 +89,7 @@ def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
         name=sync.name,
         ins={name: dg.AssetIn(key, dagster_type=dg.Nothing) for name, key in upstream.items()},
         group_name=re.sub(r"\W", "_", sync.destination.name),
-        kinds={sync.destination.kind},
+        kinds={sync.destination.kind, *filter(None, [sync.destination.create().writes])},
         description=(
             f"Delivers the rows of `{sync.model.name}` to {sync.object} of {sync.destination.name} "
             f"({sync.destination.kind}); mode {sync.mode}, target {target.name}."
@@ -121,7 +121,7 @@ def sync_asset(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
 
 def checks_of(sync: SyncSpec) -> dict[str, str]:
     """The asset checks of a sync: name to description."""
-    checks = {CHECK: "Every row was valid and the destination rejected none."}
+    checks = {CHECK: "Every row was valid, and the destination accepted it."}
     if sync.guards is not None:
         checks[VOLUME] = "The numbers of rows queried, added, changed and removed are not far from the usual."
     return checks | {spec.name: spec.description or "" for spec in schema_check_specs(sync)}
@@ -234,7 +234,10 @@ def _record_op(sync: SyncSpec, partitions_def: dg.PartitionsDefinition | None) -
         if report.failures:
             # A failed asset has no materialization, so its numbers are kept as an observation.
             for key in context.partition_keys if partitions_def else [None]:
-                context.log_event(dg.AssetObservation(asset_key=sync.name, partition=key, metadata=metadata))
+                told = " ".join(("The run failed.", *report.failures))
+                context.log_event(
+                    dg.AssetObservation(asset_key=sync.name, description=told, partition=key, metadata=metadata)
+                )
             yield from _checks(sync, planned, report)
             raise dg.Failure(
                 description=f"Sync {sync.name!r} failed.\n\n" + "\n".join(report.failures),
@@ -267,9 +270,11 @@ def _checks(sync: SyncSpec, planned: Plan, report: RunReport) -> Iterator[dg.Ass
 def _accepted(sync: SyncSpec, report: RunReport) -> dg.AssetCheckResult:
     rejected = report.outcomes.get(Status.REJECTED, 0)
     in_doubt = report.outcomes.get(Status.IN_DOUBT, 0)
+    unsent = report.outcomes.get(Status.UNSENT, 0)
     invalid = report.counts.invalid
-    found = [f"{n:,} {word}" for n, word in ((rejected, "rejected"), (invalid, "invalid"), (in_doubt, "in doubt")) if n]
-    metadata: dict[str, Any] = {"rejected": rejected, "invalid": invalid, "in_doubt": in_doubt}
+    counts = {"rejected": rejected, "invalid": invalid, "in doubt": in_doubt, "unsent": unsent}
+    found = [f"{n:,} {word}" for word, n in counts.items() if n]
+    metadata: dict[str, Any] = {word.replace(" ", "_"): n for word, n in counts.items()}
     if report.reasons:
         metadata["most frequent reason"] = report.reasons[0][0]
     return dg.AssetCheckResult(

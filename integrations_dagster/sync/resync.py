@@ -55,8 +55,8 @@ def resync_notes(anew: Anew | None, result: Diff) -> Iterator[str]:
         yield f"Resync of {len(anew.keys):,} key(s): {rows} are delivered anew."
     elif result.unknown:
         yield (
-            f"{rows} are delivered anew, because an earlier run's resync has not come to them yet, or a request that "
-            "sent them had no answer."
+            f"{result.unknown:,} row(s) that were sent before are sent anew, because an earlier run's resync has not "
+            "come to them yet, or a request that sent them had no answer."
         )
 
 

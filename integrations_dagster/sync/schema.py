@@ -78,10 +78,17 @@ def describe(
     """
     who = who or f"Destination {spec.name!r}"
     connected = connect_destination(spec, ctx, who)
+    label = connected.destination.label
     if not connected.destination.describes:
         raise Misconfigured(
-            f"{who}: {connected.destination.label} does not say which fields its objects have.",
-            "What it takes is said on its page of the documentation.",
+            f"{who}: {label} does not say which fields its objects have.",
+            "Where its kind takes `fields` of an object under `api`, say there which there are; else its page in "
+            "docs/destinations says what it takes.",
+        )
+    if not spec.describes:
+        raise Misconfigured(
+            f"{who}: in the sandbox {label} takes whatever is written, and does not say which fields its objects have.",
+            "Ask a real account: INTEGRATIONS_TARGET picks the target.",
         )
     account = account_of(spec, ctx, connected, who)
     path = _path(ctx, account, object_)
@@ -93,10 +100,10 @@ def describe(
         with Conversation(spec, ctx, connected, account, TRIES) as conversation:
             fields = _ask(connected, conversation, object_, wanted)
             requests = conversation.requests
+    except Misconfigured as error:
+        raise Misconfigured(f"{who}: {error.message}", error.remedy) from error
     except DestinationError as error:
-        raise Undescribed(
-            f"{who}: the fields of {object_} could not be read: {refusal(connected.destination.label, error)}"
-        ) from error
+        raise Undescribed(f"{who}: the fields of {object_} could not be read: {refusal(label, error)}") from error
     _keep(path, {"read": started, "fields": [field.as_dict() for field in fields.values()]})
     return Description(fields, started, requests)
 
@@ -173,7 +180,7 @@ def misfits(sync: SyncSpec, fields: Mapping[str, TargetField], columns: Mapping[
         described = fields.get(name) or (fields.get(name.split(".")[0]) if nests else None)
         if described is None:
             near = _near(name, fields)
-            found.append(Misfit(name, f"does not exist{f'; did you mean {near}' if near else ''}.", fatal=True))
+            found.append(Misfit(name, f"does not exist.{f' Did you mean {near}?' if near else ''}", fatal=True))
         elif not described.writable and (name in targets or sync.mode not in _FINDS):
             found.append(Misfit(name, "is read-only.", fatal=True))
         elif name in sync.match and not _matches(described, tuple(sync.match)):
@@ -391,7 +398,7 @@ def check_schema(
     columns = versions[-1].columns
     description: Description | None = None
     note = ""
-    if sends and connected.destination.describes:
+    if sends and sync.destination.describes:
         try:
             description, found = _judged(sync, ctx, dict(columns), max_age)
         except Undescribed as error:

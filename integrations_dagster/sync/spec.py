@@ -187,6 +187,12 @@ class DestinationSpec:
         """The destination itself; without secrets, one that says what it can do and sends nothing."""
         return registry.create(self.kind, secrets, self.option)
 
+    @property
+    def describes(self) -> bool:
+        """Whether its target says which fields its objects have: a stand-in that is a file takes what is written."""
+        made = self.create()
+        return made.describes and not (self.target.sandbox and made.local_sandbox)
+
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:

@@ -206,6 +206,9 @@ def test_fields(field: str, words: str) -> None:
         ("Destination", "klaviyo", f'kind "klaviyo" is not built yet. Built: {", ".join(sorted(KINDS))}.'),
         ("Destination", "hubspto", f'Did you mean "hubspot"? Known: {", ".join(sorted(KINDS))}.'),
         ("Destination", "[a]", "is no kind of destination"),
+        ("Destination", "rest", 'It is called "http" here.'),
+        ("Destination", "json-rpc", 'It is called "jsonrpc" here.'),
+        ("Destination", "wsdl", 'It is called "soap" here.'),
     ],
 )
 def test_kinds(type_: str, kind: str, words: str) -> None:

@@ -8,6 +8,7 @@ import yaml
 from integrations_dagster.components import Destination
 from integrations_dagster.components.load import load_project
 from integrations_dagster.destinations.http.destination import Http
+from integrations_dagster.orchestration.lookups import lookup_asset
 from integrations_dagster.vocabulary import Action, Misconfigured, Mode
 from integrations_dagster_tests.components.project import SYNC, ProjectFolder
 
@@ -35,6 +36,22 @@ def test_the_example_of_these_tests_loads() -> None:
     made = load(operation(""))
     assert made.label == "acme"
     assert made.limits("people", Action.CREATE).rows == 1
+
+
+def test_a_target_without_an_address_lacks_it() -> None:
+    with pytest.raises(Exception, match="lacks base_url"):
+        Destination.resolve_from_yaml(
+            f"name: acme\nkind: http\ntargets: {{sandbox: {{schedules: false}}}}\napi: {operation('')}\n"
+        )
+
+
+def test_reference_data_without_a_description_is_called_by_its_name() -> None:
+    shelves = "{shelves: {request: GET /shelves, records: data, columns: {id: id, label: label}, key: label}}"
+    text = f"name: acme\nkind: http\ntargets: {{sandbox: {{base_url: 'http://127.0.0.1:1'}}}}\napi: {operation('')}"
+    component = Destination.resolve_from_yaml(f"{text.removesuffix('}')}, references: {shelves}}}\n")
+    asset = lookup_asset(component.spec("sandbox"), "shelves", ("id", "label"))
+    (description,) = asset.descriptions_by_key.values()
+    assert description.startswith("Shelves, as syncs look them up at acme")
 
 
 @pytest.mark.parametrize(

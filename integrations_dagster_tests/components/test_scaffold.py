@@ -11,6 +11,7 @@ from dagster import ScaffoldRequest
 
 from integrations_dagster.components import Destination, Model, Sync, Warehouse
 from integrations_dagster.components.attributes import YamlComponent
+from integrations_dagster.components.load import load_project
 from integrations_dagster.components.scaffold import (
     DestinationScaffolder,
     ExampleScaffolder,
@@ -18,6 +19,7 @@ from integrations_dagster.components.scaffold import (
     SyncScaffolder,
     WarehouseScaffolder,
 )
+from integrations_dagster_tests.components.project import SYNC, ProjectFolder
 
 CASES = [
     (Warehouse, WarehouseScaffolder),
@@ -77,6 +79,19 @@ def test_the_commented_keys_are_valid_too(
             component.resolve_from_yaml(yaml.safe_dump({k: v for k, v in said.items() if k not in (*others, other)}))
     # `api`, `files` and `tables` belong to kinds of destination that the example is not of.
     assert set(attributes) >= set(component.keys()) - {"description", "api", "files", "tables"}
+
+
+def test_a_sync_that_is_not_filled_in_breaks_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    project = ProjectFolder(tmp_path)
+    project.write("crm", "type: integrations_dagster.Destination\nattributes: {name: crm, kind: hubspot}\n")
+    delivered = yaml.safe_load(SYNC) | {"attributes": {
+        "name": "contacts", "model": "people", "destination": "crm", "object": "contacts", "mode": "upsert",
+        "match": {"email": "full_name"}, "fields": {"firstname": "full_name"},
+    }}  # fmt: skip
+    project.write("contacts", yaml.safe_dump(delivered))
+    scaffold(SyncScaffolder, "Sync", project.defs.parent)
+    assert set(load_project(tmp_path).broken) == {"my-thing"}
 
 
 def test_the_model_brings_its_sql(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_it_loads(project: ProjectFolder) -> None:
     [
         ("api", "operation: saveMembers", "operation: saveMember", 'Did you mean "saveMembers"?'),
         ("api", "specs/registry.wsdl", "registry.wsdl", "is no file of the project"),
+        ("api", "specs/registry.wsdl", "https://acme.example/r.wsdl", "Nothing is fetched: put it there."),
         ("sync", "{name: name}", "{nick: name}", '"nick" is no element of it in the WSDL'),
         ("sync", "mode: upsert", "mode: insert", "lacks `create`"),
     ],

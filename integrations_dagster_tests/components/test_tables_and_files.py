@@ -43,11 +43,23 @@ def test_real_ones_say_where() -> None:
     destination("kind: file\ntargets: {prod: {base_url: 's3://lake/exports'}, dev: {base_url: 'file:///data'}}")
 
 
+def test_only_a_real_table_says_which_columns_it_has() -> None:
+    made = destination("kind: sql\ntargets: {sandbox: {sandbox: true}, dev: {base_url: 'duckdb:///data/shop.duckdb'}}")
+    assert (made.spec("sandbox").describes, made.spec("dev").describes) == (False, True)
+    assert not destination("kind: webhook").spec("sandbox").describes
+
+
+@pytest.mark.parametrize(("said", "writes"), [("", "json"), ("files: {format: parquet}", "parquet")])
+def test_a_file_says_its_format(said: str, writes: str) -> None:
+    assert destination(f"kind: file\n{said}").spec("sandbox").create().writes == writes
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("kind: postgres", 'It is called "sql" here.'),
         ("kind: s3", 'It is called "file" here.'),
+        ("kind: file\ntargets: {prod: {base_url: /data}}", "A folder is file:///folder."),
         ("kind: sql\nfiles: {format: csv}", "files is nothing that SQL takes"),
         ("kind: file\ntables: {}", "tables is nothing that File takes"),
         ("kind: file\nfiles: {path: x}", "files.path lacks {batch}"),

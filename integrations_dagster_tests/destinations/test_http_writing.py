@@ -98,9 +98,11 @@ def test_each_outcome_is_its_rows(order: list[int], refused: set[int], silent: s
 ERRORS: list[tuple[int, Any, type[DestinationError], str]] = [
     (429, {}, Throttled, "asks to be sent less"),
     (503, {"message": "Back soon"}, Unavailable, "Acme says: Back soon"),
-    (500, None, Unavailable, "(status 500)"),
-    (401, {"error": "Who?"}, Unauthorized, "Acme says: Who?"),
+    (500, None, Unavailable, "status 500)"),
+    (401, {"error": "Who"}, Unauthorized, "Acme says: Who. Check the target's `auth`."),
+    (401, {"error": "Who?"}, Unauthorized, "Acme says: Who? Check"),
     (403, {"errors": [{"detail": "Not yours"}]}, Refused, "Acme says: Not yours"),
+    (405, {}, Refused, "The request was refused (POST /people/batch, status 405)."),
     (404, {}, Refused, "Nothing is there"),
     (413, {}, TooLarge, "larger than"),
     (302, {}, Refused, "redirect"),
@@ -108,9 +110,9 @@ ERRORS: list[tuple[int, Any, type[DestinationError], str]] = [
     (422, {"message": "Bad row"}, Unavailable, "write `atomic: true`"),
     (400, {"code": "LOCKED"}, Throttled, ""),
     (199, {}, Unavailable, "cannot be understood"),
-    (200, {"results": None}, Unavailable, "no list at"),
+    (200, {"results": None}, Unavailable, "no list at `results`. Is `answer` right?"),
     (200, [], Unavailable, "no list at"),
-    (204, None, Unavailable, "that are no JSON"),
+    (204, None, Unavailable, "that are no JSON. Is `base_url` right?"),
 ]
 
 

@@ -56,7 +56,7 @@ def test_a_property_that_disappears_fails_its_check_by_name(shop: Shop, instance
     assert "Nothing was sent" in told
     assert verdicts(broken) == {"fields_fit": False, "schema_unchanged": False}
     fit, drift = checks(broken)["fields_fit"], checks(broken)["schema_unchanged"]
-    assert listed(fit, "fields") == ["plan"]
+    assert listed(fit, "fields that do not fit") == ["plan"]
     assert (fit.severity, "'plan' does not exist" in (fit.description or "")) == (dg.AssetCheckSeverity.ERROR, True)
     assert listed(drift, "used") == ["plan exists no more"]
     assert {r["method"] for r in shop.client.received(since=seq)} == {"GET"}
@@ -78,7 +78,7 @@ def test_a_read_only_field_and_one_of_another_type(shop: Shop, instance: Dagster
     odd = run(shop, instance, sync)
     assert verdicts(odd) == {"rows_accepted": False, "fields_fit": False, "schema_unchanged": False}
     fit = checks(odd)["fields_fit"]
-    assert (fit.severity, listed(fit, "fields")) == (dg.AssetCheckSeverity.WARN, ["lifetime_value"])
+    assert (fit.severity, listed(fit, "fields that do not fit")) == (dg.AssetCheckSeverity.WARN, ["lifetime_value"])
     assert "takes values of type bool, and the column id is INTEGER" in (fit.description or "")
     assert listed(checks(odd)["schema_unchanged"], "used") == [
         "lifetime_value was of type number and is bool",
@@ -86,7 +86,10 @@ def test_a_read_only_field_and_one_of_another_type(shop: Shop, instance: Dagster
     shop.client.change_property("contacts", "lifetime_value", type="number", read_only=True)
     shop.load_customers({1: "Ada", 2: "Bo", 3: "Cy"})
     broken = run(shop, instance, sync)
-    assert (broken.success, listed(checks(broken)["fields_fit"], "fields")) == (False, ["lifetime_value"])
+    assert (broken.success, listed(checks(broken)["fields_fit"], "fields that do not fit")) == (
+        False,
+        ["lifetime_value"],
+    )
     assert "lifetime_value' is read-only" in failure(broken, "crm_contacts.plan")
 
 
@@ -145,7 +148,9 @@ def test_a_sensitive_property_is_found_among_those_that_are_not_listed(shop: Sho
     forbidden = {"match": {"path": "*/properties/*"}, "after": 1, "fault": {"kind": "status", "status": 403}}
     shop.client.faults([forbidden])
     shop.load_customers({1: "Ada", 2: "Bob"})
-    assert listed(checks(run(shop, instance, shop.contacts(fields=FIELDS)))["fields_fit"], "fields") == ["plan"]
+    assert listed(
+        checks(run(shop, instance, shop.contacts(fields=FIELDS)))["fields_fit"], "fields that do not fit"
+    ) == ["plan"]
 
 
 @pytest.mark.slow
@@ -169,7 +174,7 @@ def test_a_description_is_used_for_its_time_but_never_to_call_a_field_missing(
     refused = run(shop, instance, wider)
     assert (refused.success, verdicts(refused)["fields_fit"]) == (False, True)
     assert "brand_new" in failure(refused, "crm_contacts.record")
-    assert listed(checks(run(shop, instance, wider))["fields_fit"], "fields") == ["brand_new"]
+    assert listed(checks(run(shop, instance, wider))["fields_fit"], "fields that do not fit") == ["brand_new"]
 
 
 # Reference data as assets

@@ -164,8 +164,19 @@ def test_a_limit_of_rejected_rows_fails_the_run_and_keeps_its_numbers(shop: Shop
     assert observation.asset_key == dg.AssetKey("crm_contacts")
     assert observation.metadata["rejected"].value == 1
     assert observation.metadata["created"].value == 1
+    assert observation.description is not None
+    assert observation.description.startswith("The run failed. 1 of 2 rows were rejected")
     (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "rows_accepted"]
     assert not check.passed
+
+
+def test_rows_that_were_not_sent_were_not_accepted(shop: Shop, instance: DagsterInstance) -> None:
+    shop.load_customers({1: "Ada", 2: "Bo"})
+    shop.client.faults([{"match": {"path": "*/batch/upsert"}, "fault": {"kind": "status", "status": 403}}])
+    result = run(shop, instance, shop.contacts())
+    assert not result.success
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "rows_accepted"]
+    assert (check.passed, check.description) == (False, "Rows: 2 unsent.")
 
 
 def test_a_missing_variable_is_one_clear_message(shop: Shop, instance: DagsterInstance) -> None:

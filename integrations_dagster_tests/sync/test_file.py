@@ -168,7 +168,7 @@ def test_a_folder_that_is_not_there_stops_the_run(bench: Bench) -> None:
     load(bench, *ROWS)
     report = bench.run(sync_of(bench, (bench.folder / "nowhere").as_uri(), shards=1))
     assert told(report) == {Status.UNSENT: 3}
-    assert "Create the bucket" in report.failures[0]
+    assert "Create the folder or bucket" in report.failures[0]
     assert not (bench.folder / "nowhere").exists()
 
 

@@ -65,7 +65,7 @@ def test_what_does_not_fit() -> None:
     )  # fmt: skip
     assert told(spec, *fields, a="BOOLEAN", r="VARCHAR") == [
         ("ref is no field with unique values, so no record can be matched by it.", True),
-        ("gone does not exist; did you mean 'gones'.", True),
+        ("gone does not exist. Did you mean 'gones'?", True),
         ("locked is read-only.", True),
         ("price takes values of type currency, and the column a is BOOLEAN.", False),
         ("tier takes one of a, b, and the constant is 'gold'.", False),

@@ -309,7 +309,7 @@ def test_a_table_that_is_not_there_is_named(shop: Shop) -> None:
     shop.load((1, "ann@x.org", "Ann", 1))
     with pytest.raises(Misconfigured, match=r"The table public\.persons does not exist"):
         shop.bench.run(shop.sync(object="public.persons"))
-    with pytest.raises(FieldsDoNotFit, match="'nam' does not exist; did you mean 'name'"):
+    with pytest.raises(FieldsDoNotFit, match=r"'nam' does not exist\. Did you mean 'name'"):
         shop.bench.run(shop.sync(fields=(FieldSpec("nam", "name"),)))
     with pytest.raises(FieldsDoNotFit, match="'id' is read-only"):
         shop.bench.run(shop.sync(fields=(FieldSpec("id", "id"),)))

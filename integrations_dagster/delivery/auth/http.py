@@ -142,7 +142,7 @@ def _json(answer: requests.Response) -> Any:
     except ValueError:
         if 200 <= answer.status_code < 300 and answer.content:
             host = urlsplit(answer.url).hostname
-            raise NotSent(f"{host} answered with something that is no JSON.", "BROKEN_ANSWER") from None
+            raise NotSent(f"{host} answered the login with something that is no JSON.", "BROKEN_ANSWER") from None
         return None
 
 

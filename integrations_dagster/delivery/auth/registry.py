@@ -118,7 +118,8 @@ def checked(account: Account) -> dict[str, str]:
     given = account.auth.settings
     for name, what in kind.wrong(given):
         setting = f"auth.{name}" if name else "auth"
-        raise Misconfigured(f"{account.place}: {setting} {what}.", "Correct the target in its defs.yaml.")
+        remedy = "Correct the target in its defs.yaml, or the environment variable that holds the value."
+        raise Misconfigured(f"{account.place}: {setting} {what}.", remedy)
     # A default header would hide that a cookie travels as one.
     defaults = {
         name: setting.default

@@ -50,7 +50,10 @@ class DuckDBSession:
     def __init__(self, account: Account) -> None:
         self.timeout = account.timeout
         self._made = account.in_sandbox
-        self._path = Path(unquote(urlsplit(account.base_url).path))
+        address = urlsplit(account.base_url)
+        self._path = Path(unquote(address.path))
+        # "duckdb://folder/file.duckdb" names a host, not a folder.
+        self._host = address.netloc
         with _TURNS_LOCK:
             self._turn = _TURNS.setdefault(self._path.resolve(), threading.Lock())
 
@@ -69,7 +72,10 @@ class DuckDBSession:
             if isinstance(request.command, Identify):
                 return _answer({"identity": str(self._path.resolve())})
             if not self._made and not self._path.is_file():
-                return _answer({"code": "NO_FILE", "message": f"There is no DuckDB file {self._path}."}, 404)
+                # Its path is not told: a URL from the environment is a secret as a whole.
+                what = "base_url names no DuckDB file that is there"
+                shape = "; it takes an absolute path after three slashes: duckdb:///folder/file" if self._host else ""
+                return _answer({"code": "NO_FILE", "message": f"{what}{shape}."}, 404)
             if not self._turn.acquire(timeout=self.timeout):
                 raise NotSent("Other batches held the DuckDB file for too long.", "FILE_IS_HELD")
             try:

@@ -184,8 +184,10 @@ def _prepared_head(
 
 @contextmanager
 def _translated(account: Account) -> Iterator[None]:
-    """Turn the HTTP client's errors into ours; their texts may quote URLs and headers, so ours name only the host."""
-    host = account.identity.split(":")[1] if not account.in_sandbox else "the sandbox"
+    """Turn the HTTP client's errors into ours; their texts may quote URLs and headers, so ours name host and port."""
+    address = urlsplit(account.base_url)
+    port = f":{address.port}" if address.port else ""
+    host = "the sandbox" if account.in_sandbox else f"{address.hostname}{port}"
     broke = NoAnswer(f"The connection to {host} broke before it answered.", "CONNECTION_BROKE")
     undecodable = NoAnswer(f"The answer of {host} broke off or could not be decoded.", "BROKEN_ANSWER")
     late = NoAnswer(f"{host} did not answer within {account.timeout:g} s.", "TIMEOUT")

@@ -82,6 +82,7 @@ class Call:
     ) -> None:
         self._label = api.label
         self._id_header = (api.request_id or "x-request-id").lower()
+        self.line = line
         self.method, _, self.path = line.partition(" ")
         self.headers = {**api.headers, **headers}
         self._plain = not any(PLACEHOLDER.search(value) for value in self.headers.values())

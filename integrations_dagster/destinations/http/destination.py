@@ -379,7 +379,7 @@ class Http(Destination):
         verdict = call.verdict(response)
         if verdict is None or verdict.word in call.handled:
             return
-        verdict.raise_it(self.label, writes=call.writes)
+        verdict.raise_it(self.label, writes=call.writes, request=call.line)
 
     @cached_property
     def _normalizers(self) -> Mapping[str, Callable[[str], str]]:

@@ -98,16 +98,19 @@ class Verdict:
     entry: ErrorEntry
     problem: Problem
 
-    def raise_it(self, label: str, *, writes: bool = True) -> None:
+    def raise_it(self, label: str, *, writes: bool = True, request: str = "") -> None:
         """Raise what the engine knows how to recover from.
 
         Args:
             writes: Whether the request had rows; one that has none is not split.
+            request: What YAML calls the request; told where it may be the mistake.
         """
-        entry = self.entry
+        entry, problem = self.entry, self.problem
+        if request and entry.recovery is Refused:
+            problem = replace(problem, names=(request,))
         if not writes and entry.recovery in (PoisonedBatch, TooLarge):
             entry = replace(entry, recovery=Refused, remedy=entry.remedy or _LOOK_UP)
-        raise_for((entry,), label, self.problem)
+        raise_for((entry,), label, problem)
 
 
 class Errors:

@@ -43,7 +43,7 @@ def follow(context: Context, batch: Batch, response: Response) -> Flow[list[Outc
         return context.refused(context.operation, batch, response)
     reference = as_text(probe(context.job.form.id, context.operation.checked(response)))
     if not reference:
-        raise _unreadable(context, response, f"no job at `{context.job.form.id}`")
+        raise _unreadable(context, response, f"no job at `{context.job.form.id}`", doubt="`job`")
     yield Remember(reference)
     return (yield from resume(context, batch, reference))
 
@@ -144,5 +144,5 @@ def _failed(context: Context, batch: Batch, scope: Scope, response: Response) ->
     return [unknown if outcome.code == NO_ANSWER else outcome for outcome in told]
 
 
-def _unreadable(context: Context, response: Response, what: str) -> Unavailable:
-    return unreadable(context.label, response.status, what, context.job.poll.request_id(response))
+def _unreadable(context: Context, response: Response, what: str, doubt: str = "") -> Unavailable:
+    return unreadable(context.label, response.status, what, context.job.poll.request_id(response), doubt=doubt)

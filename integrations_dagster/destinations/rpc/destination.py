@@ -30,7 +30,7 @@ from integrations_dagster.destinations.reading import Page, Reference, TargetFie
 from integrations_dagster.destinations.rpc import templates
 from integrations_dagster.destinations.rpc.calls import Answer, Call, Expected, Reply, listing_of, refused, told_of
 from integrations_dagster.destinations.rpc.checks import check, needed
-from integrations_dagster.destinations.rpc.errors import VENDOR, ErrorLines, Failure
+from integrations_dagster.destinations.rpc.errors import ErrorLines, Failure
 from integrations_dagster.destinations.rpc.forms import AnswerKeys, CallKeys, RpcKeys, quoted
 from integrations_dagster.destinations.rpc.reading import columns_of, field_of
 from integrations_dagster.destinations.rpc.values import encoded
@@ -53,7 +53,9 @@ class Rpc(Destination):
 
     def __init__(self, secrets: Mapping[str, str] | None = None, option: Any = None) -> None:
         super().__init__(secrets, option)
-        self._errors = ErrorLines(() if option is None else option.errors)
+        if isinstance(option, RpcKeys):
+            self.label = option.label  # type: ignore[misc]
+        self._errors = ErrorLines(() if option is None else option.errors, self.label)
 
     # What the protocol is
 
@@ -194,7 +196,7 @@ class Rpc(Destination):
             told.update(zip(absent, (yield from self._make(otherwise, part, created=True)), strict=True))
         elif absent:
             # What was to be deleted and is not there is as it was wanted.
-            nothing = Outcome(Status.DELETED) if batch.action is Action.DELETE else no_record(Reading(VENDOR))
+            nothing = Outcome(Status.DELETED) if batch.action is Action.DELETE else no_record(Reading(self.label))
             told.update(dict.fromkeys(absent, nothing))
         return [told[place] for place in rows]
 
@@ -227,7 +229,7 @@ class Rpc(Destination):
         if reply.failure is not None:
             if len(batch.rows) > 1:
                 problem = self._problem(response, reply.failure)
-                reason = f"{VENDOR} refused the call: {problem.message or problem.codes}"
+                reason = f"{self.label} refused the call: {problem.message or problem.codes}"
                 raise PoisonedBatch(reason, reply.failure.code, problem.request_id)
             return outcomes(batch, [refused(0, reply.failure)], reading)
         if not isinstance(call.answer, AnswerKeys):
@@ -268,12 +270,14 @@ class Rpc(Destination):
         response = yield self._request([_call(search.method, search.params, scope)], reads=True)
         reply = self._reply(response)
         if reply.failure is not None:
-            raise PoisonedBatch(f"{VENDOR} refused to look up the rows: {reply.failure.message}", reply.failure.code)
+            raise PoisonedBatch(
+                f"{self.label} refused to look up the rows: {reply.failure.message}", reply.failure.code
+            )
         match_at = quoted(batch.match_fields[0]) if search.by is None else search.by.named[1]
         for record in self._records(search.records, reply, response):
             match, id_ = as_text(probe(match_at, record)), as_text(probe(search.id, record))
             if not match or not id_:
-                raise unreadable(VENDOR, response.status, "a record without id or match value", "")
+                raise unreadable(self.label, response.status, "a record without id or match value", "")
             ids = wanted.get(normalize(match))
             if ids is not None and id_ not in ids:
                 ids.append(id_)
@@ -308,12 +312,12 @@ class Rpc(Destination):
     def _records(self, path: str, reply: Reply, response: Response) -> list[Any]:
         records = probe(path, reply.result)
         if not isinstance(records, list):
-            raise unreadable(VENDOR, response.status, f"no list at `{path}`", self.request_id(response))
+            raise unreadable(self.label, response.status, f"no list at `{path}`", self.request_id(response))
         return records
 
     def _reading(self, response: Response, batch: Batch) -> Reading:
         meaning = partial(self._errors.meaning, status=response.status)
-        return Reading(VENDOR, shorten(self.request_id(response)), self._normalize(batch), meaning)
+        return Reading(self.label, shorten(self.request_id(response)), self._normalize(batch), meaning)
 
     def _normalize(self, batch: Batch) -> Callable[[str], str]:
         how = self.match_normalization(batch.object, next(iter(batch.match_fields), ""))
@@ -392,14 +396,16 @@ class Rpc(Destination):
         response = yield self._request([_call(keys.method, keys.params, scope)], reads=True)
         reply = self._reply(response)
         if reply.failure is not None:
-            raise Unavailable(f"{VENDOR} refused to list {reference}: {reply.failure.message}", reply.failure.code)
+            raise Unavailable(f"{self.label} refused to list {reference}: {reply.failure.message}", reply.failure.code)
         records = self._records(keys.records, reply, response)
         rows = tuple(columns_of(record, keys.columns, columns) for record in records)
         if not records or not any(name == "offset" for name, _ in templates.names(keys.params)):
             return Page(rows)
         digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
         if digest == before:
-            raise unreadable(VENDOR, response.status, f"the same page of {reference} twice", self.request_id(response))
+            raise unreadable(
+                self.label, response.status, f"the same page of {reference} twice", self.request_id(response)
+            )
         return Page(rows, f"{int(offset) + len(records)}:{digest}")
 
     @property
@@ -412,13 +418,13 @@ class Rpc(Destination):
         response = yield self._request([_call(keys.method, keys.params, self._named(object_))], reads=True)
         reply = self._reply(response)
         if reply.failure is not None:
-            raise Unavailable(f"{VENDOR} does not tell its fields: {reply.failure.message}", reply.failure.code)
+            raise Unavailable(f"{self.label} does not tell its fields: {reply.failure.message}", reply.failure.code)
         found = probe(keys.records, reply.result)
         entries = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
         match = self.option.match
         fields = [field for name, entry in entries if (field := field_of(keys, name, entry, match)) is not None]
         if not fields:
-            raise unreadable(VENDOR, response.status, f"no fields at `{keys.records}`", self.request_id(response))
+            raise unreadable(self.label, response.status, f"no fields at `{keys.records}`", self.request_id(response))
         return fields
 
 

@@ -18,8 +18,6 @@ from integrations_dagster.destinations.errors import (
 )
 from integrations_dagster.destinations.rpc.forms import ErrorKeys
 
-VENDOR = "The API"
-"""Who is quoted."""
 _ROW: dict[str, Meaning] = {"rejected": Meaning.REJECTED, "missing": Meaning.MISSING, "ignored": Meaning.IGNORED}
 _WHOLE: dict[str, type[DestinationError]] = {
     "throttled": Throttled,
@@ -107,9 +105,11 @@ class ErrorLines:
 
     Args:
         given: What YAML says, in order.
+        label: Who is quoted.
     """
 
-    def __init__(self, given: Sequence[ErrorKeys]) -> None:
+    def __init__(self, given: Sequence[ErrorKeys], label: str) -> None:
+        self._label = label
         self._lines: list[tuple[ErrorEntry, Meaning | None]] = []
         for keys in given:
             entry = ErrorEntry(
@@ -144,7 +144,7 @@ class ErrorLines:
         Raises:
             DestinationError: The class of the first line that fits.
         """
-        raise_for([self._find(problem)[0]], VENDOR, problem)
+        raise_for([self._find(problem)[0]], self._label, problem)
 
     def recovery(self, problem: Problem) -> type[DestinationError]:
         """What to do about it."""

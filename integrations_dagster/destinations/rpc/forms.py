@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from integrations_dagster.destinations.answers import By
 from integrations_dagster.destinations.paths import Expression
@@ -271,6 +271,7 @@ class ErrorKeys(Keys):
 class RpcKeys(Keys):
     """How an API of calls is spoken."""
 
+    label: str = Field(default="", description="What people call it in messages; default: the destination's name.")
     path: Annotated[str, BeforeValidator(_path)] = Field(
         default="", description="Path of the endpoint below base_url; default: base_url itself."
     )
@@ -309,6 +310,12 @@ class RpcKeys(Keys):
         if isinstance(data, Mapping) and not any(data.get(name) for name in ("create", "upsert", "update", "delete")):
             raise problem("names no call that delivers rows. Add create, upsert, update or delete.")
         return data
+
+    @model_validator(mode="after")
+    def _has_a_name(self, info: ValidationInfo) -> RpcKeys:
+        if not self.label:
+            self.label = (info.context or {}).get("destination", "") or "The API"
+        return self
 
     @model_validator(mode="after")
     def _calls_go_together(self) -> RpcKeys:

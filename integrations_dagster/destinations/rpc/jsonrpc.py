@@ -12,7 +12,6 @@ from integrations_dagster.destinations.base import Response
 from integrations_dagster.destinations.paths import as_text
 from integrations_dagster.destinations.rpc.calls import Answer, Call, Expected, Reply
 from integrations_dagster.destinations.rpc.destination import Rpc
-from integrations_dagster.destinations.rpc.errors import VENDOR
 from integrations_dagster.destinations.rpc.forms import RpcKeys
 from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.keys import Keys
@@ -48,19 +47,19 @@ class JsonRpc(Rpc):
         return canonical_json(made if together else made[0]), {}
 
     def read_answer(self, response: Response, expected: Expected) -> Answer:
-        document = document_of(response, VENDOR, self.request_id(response))
+        document = document_of(response, self.label, self.request_id(response))
         if expected.together and isinstance(document, list):
             return Answer(replies=self._batch(document, expected.calls))
         if not isinstance(document, dict):
-            raise unreadable(VENDOR, response.status, "no answer to a call", self.request_id(response))
+            raise unreadable(self.label, response.status, "no answer to a call", self.request_id(response))
         reply = self._reply_of(document)
         if reply is None:
-            raise unreadable(VENDOR, response.status, "neither result nor error", self.request_id(response))
+            raise unreadable(self.label, response.status, "neither result nor error", self.request_id(response))
         if reply.failure is not None and (expected.together or document.get("id") is None):
             # The id of a call that could not be read is null (JSON-RPC 2.0, section 5).
             return Answer(whole=reply.failure)
         if expected.together or as_text(document.get("id")) != "1":
-            raise unreadable(VENDOR, response.status, "the answer to another call", self.request_id(response))
+            raise unreadable(self.label, response.status, "the answer to another call", self.request_id(response))
         return Answer(replies=(reply,))
 
     def _batch(self, answers: list[Any], calls: int) -> tuple[Reply | None, ...]:

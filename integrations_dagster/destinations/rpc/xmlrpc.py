@@ -17,7 +17,7 @@ from integrations_dagster.destinations.error_table import shorten
 from integrations_dagster.destinations.paths import as_text
 from integrations_dagster.destinations.rpc.calls import Answer, Call, Expected, Reply
 from integrations_dagster.destinations.rpc.destination import Rpc
-from integrations_dagster.destinations.rpc.errors import VENDOR, Failure
+from integrations_dagster.destinations.rpc.errors import Failure
 from integrations_dagster.destinations.rpc.forms import RpcKeys
 from integrations_dagster.destinations.rpc.values import kind_of
 from integrations_dagster.destinations.values import json_value
@@ -102,15 +102,15 @@ class XmlRpc(Rpc):
             return Answer(whole=failure) if expected.together else Answer(replies=(Reply(failure=failure),))
         except Exception as error:  # noqa: BLE001 (the parser raises what it meets: a value that is no number, for one)
             why = "a document type, which is not read" if isinstance(error, _DocumentType) else "no XML-RPC answer"
-            raise unreadable(VENDOR, response.status, why, self.request_id(response)) from None
+            raise unreadable(self.label, response.status, why, self.request_id(response)) from None
         if len(results) != 1:
-            raise unreadable(VENDOR, response.status, f"{len(results)} results", self.request_id(response))
+            raise unreadable(self.label, response.status, f"{len(results)} results", self.request_id(response))
         if not expected.together:
             return Answer(replies=(Reply(results[0]),))
         if not isinstance(results[0], list) or len(results[0]) != expected.calls:
             # Told apart by their order alone, they are of no use if one is missing.
             what = f"other than {expected.calls} results of a {MULTICALL}"
-            raise unreadable(VENDOR, response.status, what, self.request_id(response))
+            raise unreadable(self.label, response.status, what, self.request_id(response))
         return Answer(replies=tuple(_of_multicall(item) for item in results[0]))
 
 

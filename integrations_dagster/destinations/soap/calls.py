@@ -89,6 +89,7 @@ class SoapCall(Call):
     _last: tuple[bytes, Answered] | None = None
 
     def _speak(self, api: SoapApi, operation: str) -> None:
+        self.line = operation
         self.described = _described(api, operation)
         self.headers = {**self.headers, **self.described.headers}
         self.path = api.path

@@ -214,7 +214,9 @@ class SoapApi(Narrowed, HttpApi):
         try:
             self._wsdl = Wsdl(self.wsdl, read, self.service, self.port)
         except OSError as error:
-            raise mistake(("wsdl",), f'"{self.wsdl}" is no file of the project ({error.strerror or error}).') from None
+            fetched = " Nothing is fetched: put it there." if "://" in self.wsdl else ""
+            text = f'"{self.wsdl}" is no file of the project ({error.strerror or error}).{fetched}'
+            raise mistake(("wsdl",), text) from None
         except ValueError as error:
             raise mistake(("wsdl",), f'"{self.wsdl}" {error}') from None
         for name, object_ in self.objects.items():
