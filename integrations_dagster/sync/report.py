@@ -226,9 +226,9 @@ def _failures(
         # The ledger keeps of a batch without an answer that there was none.
         silent = next((part.silent for part in parts if part.silent and not failures and part.silent not in why), "")
         why += f" The first: {silent}" if silent else ""
-        failures.append(
-            f"{unsent:,} of {candidates:,} rows were not delivered.{why} Nothing is lost: a new run delivers them."
-        )
+        # What stopped the shards may have said so already.
+        calm = "" if "Nothing is lost" in " ".join((*failures, why)) else " Nothing is lost: a new run delivers them."
+        failures.append(f"{unsent:,} of {candidates:,} rows were not delivered.{why}{calm}")
     limit = sync.fail_rejected_above
     if limit is not None and share > limit:
         failures.append(
