@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.installed
 # Fixed, not taken from the environment: these targets must not touch another project's home.
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
+# Without bytecode on disk, every process that the targets and the tests start compiles the whole package.
+unexport PYTHONDONTWRITEBYTECODE
 SETTINGS := $(DAGSTER_HOME)/dagster.yaml
 # Many tests wait for something: more workers than two cores have, and the slowest tests told. Some share what one worker
 # makes (xdist_group).
@@ -96,4 +98,5 @@ lock:
 
 clean:
 	rm -rf .venv .venv-lock build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find integrations_dagster integrations_dagster_tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Kept: .servers, .dagster_home (runs, and the state of syncs) and warehouse.duckdb. Delete them to start from nothing."

@@ -370,6 +370,7 @@ def test_a_preview_shows_nothing_of_sensitive_fields(shell: Shell) -> None:
     assert "Person" not in text
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_records_and_the_next_delivers_the_rest(shell: Shell) -> None:
     shell.sandbox.configure(latency=1.0)
     process = subprocess.Popen(

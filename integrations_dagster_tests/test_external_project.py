@@ -154,6 +154,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert not any("defs.yaml" in name for name in names)
 
 
+@pytest.mark.slow
 def test_plain_loading(external: External) -> None:
     done = external.call(sys.executable, "-c", LOAD)
     assert done.returncode == 0, done.stderr
@@ -226,6 +227,7 @@ def test_dg_lists_the_components(external: External) -> None:
     assert {f"integrations_dagster.{name}" for name in ("Destination", "Model", "Sync", "Warehouse")} <= found
 
 
+@pytest.mark.slow
 def test_dg_checks_yaml(external: External) -> None:
     done = external.dg("check", "yaml")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -8,11 +8,15 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import integrations_dagster
+
+# One worker reads the sources, for all of them.
+pytestmark = pytest.mark.xdist_group("sources")
 
 PACKAGE = "integrations_dagster"
 ROOT = Path(integrations_dagster.__file__).parent
@@ -67,9 +71,14 @@ def files(room: str | None = None) -> list[Path]:
     return [file for file in sorted(ROOT.rglob("*.py")) if room is None or room_of(file) == room]
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def imports(file: Path) -> Iterator[tuple[int, str]]:
     """(line, module) of every import of a file, those in functions and for type checkers too."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -129,7 +138,7 @@ def test_destinations_do_no_io() -> None:
 def test_pandas_is_imported_where_it_is_used() -> None:
     found = []
     for file in files():
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = tree_of(file)
         inside = {
             id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)
         }

@@ -126,12 +126,14 @@ def test_what_is_wrong_with_it_is_said_where_it_is_used(site: Site, source: str,
     assert f"acme-kinds 1.2 ({point})" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_kind_leaves_the_others_alone(site: Site) -> None:
     site.place("acme-kinds", "acme_kinds", "import nowhere_to_be_found", {"acme": "acme_kinds:Acme"})
     done = site.python(YAML, "webhook")
     assert done.stdout.strip() == "integrations_dagster.destinations.webhook Webhook", done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_has_one_kind(site: Site) -> None:
     site.place("acme-kinds", "acme_kinds", CRM.format(kind="hubspot"), {"hubspot": "acme_kinds:Acme"})
     site.place("one-kind", "one_kind", CRM.format(kind="two"), {"two": "one_kind:Acme"})

@@ -142,6 +142,7 @@ def test_a_cancelled_run_ends_soon_without_retrying(shop: Shop) -> None:
     assert len(shop.client.webhook_records("events", "customers")) == 6000
 
 
+@pytest.mark.slow
 def test_a_step_imports_no_pandas(tmp_path: Path) -> None:
     code = (
         "import sys, integrations_dagster.orchestration.syncs, integrations_dagster.orchestration.models, "

@@ -85,6 +85,7 @@ def test_a_few_rows_are_never_unusual_and_most_holds_from_the_first_run(bench: B
     assert bench.run(sync).counts.added == 35
 
 
+@pytest.mark.slow
 def test_a_new_mapping_and_a_resync_are_no_changes_of_volume(bench: Bench) -> None:
     sync = guarded(bench, changed=GuardSpec(stop=1.0))
     usual(bench, sync)

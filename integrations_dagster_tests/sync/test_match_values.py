@@ -80,7 +80,7 @@ def test_a_record_deleted_at_the_destination_is_created_again(bench: Bench, sync
     assert held(bench) == {"anna": "Ann", "bob": "Bob", "cy": "Cy"}
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
 def test_random_histories_with_lost_answers(bench: Bench, sync: SyncSpec, seed: int) -> None:
     print(f"seed {seed}")

@@ -147,6 +147,7 @@ for n in range(10):
 """
 
 
+@pytest.mark.slow
 def test_processes_take_turns(bench: Bench) -> None:
     """As the write ops of several shards do: a file that is open excludes all others, for a moment."""
     make(bench, TABLE)
