@@ -10,7 +10,6 @@ pass over the model's files and the snapshot, instead of one for each question.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 
@@ -30,8 +29,6 @@ from integrations_dagster.planner.model import (
 )
 from integrations_dagster.planner.state import literal, quote
 
-REST, ROWS = "rest.parquet", "rest-rows.parquet"
-"""What is not plainly the same, and further rows of the model that have to do with it, in the folder of the plan."""
 CARRIED = 12_000_000
 """Records up to which their digests fit into the memory of a join. Where they do not, part of the model's rows goes
 through the disk as well: only keys and digests then, and the columns are read in a second pass."""
@@ -54,13 +51,12 @@ class Stayed:
 
 
 def load_rest(
-    connection: duckdb.DuckDBPyConnection, sync: str, source: Source, folder: Path, *, removes: bool
+    connection: duckdb.DuckDBPyConnection, sync: str, source: Source, *, removes: bool
 ) -> tuple[frozenset[str], Stayed]:
     """`load_model`, but `model`, `snapshot` and `files` hold only what may differ and what has to do with it.
 
     Args:
         connection: Has the views `snapshot` and `held`.
-        folder: Where `REST` and `ROWS` may stay as long as the connection is used.
         removes: Whether records that are not in the model are removed.
 
     Returns:
@@ -73,21 +69,17 @@ def load_rest(
         or not scalar(connection, "SELECT count(*) FROM (SELECT 1 FROM snapshot LIMIT 1)")
     ):
         return load_model(connection, sync, source), Stayed()
-    narrowing = _Narrowing(connection, sync, source, folder, removes=removes)
+    narrowing = _Narrowing(connection, sync, source, removes=removes)
     problems = load_model(connection, sync, source, read=narrowing.compare)
     return problems, narrowing.follow()
 
 
 class _Narrowing:
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, sync: str, source: Source, folder: Path, *, removes: bool
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sync: str, source: Source, *, removes: bool) -> None:
         self._connection = connection
         self._sync = sync
         self._source = source
-        self._path, self._rows_path = folder / REST, folder / ROWS
         self._problems: frozenset[str] = frozenset()
-        self._rest = f"read_parquet({literal(str(self._path))})"
         self._removes = removes
         self._inside = f"partition IN ({', '.join(map(literal, source.files))})"
         self._carries = scalar(connection, "SELECT count(*) FROM snapshot") <= CARRIED
@@ -107,7 +99,7 @@ class _Narrowing:
         chosen = ", ".join(f"m.{quote(name)}" for name in [KEY, PARTITION, *(self._columns() if self._carries else ())])
         match = f"{match_text(source)} AS {quote(_MATCH)}," if self._carries else ""
         connection.execute(
-            f"""COPY (
+            f"""CREATE OR REPLACE TEMP TABLE rest AS
             SELECT {chosen}, {match} m.{_DIGEST}, m.{_PRESENT} IS NOT NULL AS {_PRESENT}, s.{whole}, s.{half}
             FROM (
                 SELECT *, {_halves(_DIGEST)}, true AS {_PRESENT}
@@ -116,21 +108,21 @@ class _Narrowing:
                 SELECT {_halves("source_digest")} {", partition AS __in" if several else ""} FROM snapshot
                 WHERE source_digest IS NOT NULL AND {self._inside}
             ) s ON s.{whole} = m.{whole} AND s.{half} = m.{half} {f"AND s.__in = m.{PARTITION}" if several else ""}
-            WHERE m.{_PRESENT} IS NULL OR s.{whole} IS NULL
-            ) TO {literal(str(self._path))} (FORMAT parquet)"""
+            WHERE m.{_PRESENT} IS NULL OR s.{whole} IS NULL"""
         )
 
     def follow(self) -> Stayed:
         """Make the tables of the rest, and of what has to do with it."""
         connection = self._connection
         total = scalar(connection, f"SELECT count(*) FROM ({files_sql(self._source)})")
-        rest = scalar(connection, f"SELECT count(*) FROM {self._rest} WHERE {_PRESENT}")
+        rest = scalar(connection, f"SELECT count(*) FROM rest WHERE {_PRESENT}")
         if rest == total and self._carries:
             # Nothing is left out, and everything has been read.
             self._tell_rows()
             return Stayed()
         if rest * 2 > total:
             # Nothing is gained by leaving out the others.
+            connection.execute("DROP TABLE rest")
             whole_model(connection, self._source, self._problems)
             return Stayed()
         connection.execute("ALTER VIEW snapshot RENAME TO records")
@@ -161,18 +153,18 @@ class _Narrowing:
         whole, half = _HALVES
         key = quote(KEY)
         connection.execute(
-            f"""CREATE TEMP TABLE lost AS SELECT {whole}, {half} FROM {self._rest} WHERE NOT {_PRESENT};
+            f"""CREATE TEMP TABLE lost AS SELECT {whole}, {half} FROM rest WHERE NOT {_PRESENT};
             CREATE TEMP TABLE differing AS
-            SELECT {key} AS key FROM {self._rest} WHERE {_PRESENT} AND {key} IS NOT NULL UNION SELECT key FROM held;
+            SELECT {key} AS key FROM rest WHERE {_PRESENT} AND {key} IS NOT NULL UNION SELECT key FROM held;
             CREATE TEMP TABLE snapshot AS SELECT * FROM records WHERE false"""
         )
         self._bring("key", "SELECT key FROM differing")
         digests = f"(SELECT key, source_digest, {_halves('source_digest')} FROM {{}} WHERE {inside})"
         same = f"l.{whole} = s.{whole} AND l.{half} = s.{half}"
         unknown = f"source_digest IS NULL AND {inside}"
-        if scalar(
-            connection, f"SELECT count(*) FROM lost l ANTI JOIN {digests.format('snapshot')} s ON {same}"
-        ) or scalar(connection, f"SELECT count(*) FROM snapshot WHERE {unknown}") < scalar(
+        found = scalar(connection, f"SELECT count(*) FROM {digests.format('snapshot')} s SEMI JOIN lost l ON {same}")
+        without = scalar(connection, f"SELECT count(*) FROM snapshot WHERE {unknown}")
+        if found < scalar(connection, "SELECT count(*) FROM lost") or without < scalar(
             connection, f"SELECT count(*) FROM records WHERE {unknown}"
         ):
             # Records without a row, or of a row that is the same as another record of its key.
@@ -209,15 +201,12 @@ class _Narrowing:
         chosen = ", ".join(f"f.{quote(name)}" for name in [KEY, PARTITION, *self._columns()])
         keys = "unread" if self._carries else "differing"
         rows = f"SELECT {chosen} FROM files f SEMI JOIN {keys} d ON d.key = f.{key}"
-        if not self._carries and scalar(
-            connection, f"SELECT count(*) FROM {self._rest} WHERE {_PRESENT} AND {key} IS NULL"
-        ):
+        if not self._carries and scalar(connection, f"SELECT count(*) FROM rest WHERE {_PRESENT} AND {key} IS NULL"):
             rows += f" UNION ALL SELECT {chosen} FROM files f WHERE f.{key} IS NULL"
         connection.execute(
-            f"""COPY (
+            f"""CREATE TEMP TABLE rows_since AS
             SELECT *, {match_text(self._source)} AS {_MATCH},
-                {digest_text(self._source, self._source.columns, self._problems)} AS {_DIGEST} FROM ({rows})
-            ) TO {literal(str(self._rows_path))} (FORMAT parquet)"""
+                {digest_text(self._source, self._source.columns, self._problems)} AS {_DIGEST} FROM ({rows})"""
         )
         self._tell_rows(further=True)
 
@@ -228,9 +217,9 @@ class _Narrowing:
         if self._carries:
             # Of a key that was read since all rows were.
             but = f"ANTI JOIN unread u ON u.key = r.{quote(KEY)}" if further else ""
-            parts.append(f"SELECT {chosen} FROM {self._rest} r {but} WHERE {_PRESENT}")
+            parts.append(f"SELECT {chosen} FROM rest r {but} WHERE {_PRESENT}")
         if further:
-            parts.append(f"SELECT {chosen} FROM read_parquet({literal(str(self._rows_path))})")
+            parts.append(f"SELECT {chosen} FROM rows_since")
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP VIEW files AS {" UNION ALL ".join(parts)};
             CREATE TEMP TABLE model AS SELECT {quote(KEY)} AS key, {_MATCH} AS match,
