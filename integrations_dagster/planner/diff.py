@@ -23,7 +23,7 @@ from integrations_dagster.planner.candidates import (
 )
 from integrations_dagster.planner.computed import problem_of
 from integrations_dagster.planner.model import KEY, Source, check_keys, load_model, scalar
-from integrations_dagster.planner.narrowing import REST, ROWS, Stayed, load_rest
+from integrations_dagster.planner.narrowing import Stayed, load_rest
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, quote, to_disk
 from integrations_dagster.planner.warehouse_diff import attach
 from integrations_dagster.planner.warehouse_home import WarehouseHome
@@ -110,8 +110,6 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
             _write_forgotten(connection, folder)
         if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
             _write_ended(connection, settings, folder, source.partitions)
-    for name in (REST, ROWS):
-        (folder / name).unlink(missing_ok=True)
     return result
 
 
@@ -131,7 +129,7 @@ def _load(
     """
     if not isinstance(home, WarehouseHome):
         home.attach(connection, manifest)
-        return load_rest(connection, settings.sync, source, folder, removes=settings.removes)
+        return load_rest(connection, settings.sync, source, removes=settings.removes)
     left = home.leave(manifest, source, settings.sync, folder, count_keys=settings.removes)
     attach(connection, left)
     return load_model(connection, settings.sync, source, left.rows), Stayed(left.stayed, left.stayed_keys)
@@ -185,7 +183,7 @@ def _write_shards(
             FROM cut c LEFT JOIN files f
                 ON c.change <> '{Change.REMOVED}' AND f.{quote(KEY)} = c.key
             WHERE c.shard = {index} ORDER BY c.ordinal
-            ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20000)"""
+            ) TO {literal(str(path))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 20000)"""
         )
         to_disk(path)
         result.shards.append((path, rows))

@@ -1,7 +1,7 @@
 """What a plan looks at: the rows that may differ, and whatever has to do with them; the others are only counted.
 
 A row is *plainly the same* if its key has one record, with the row's digest and partition, and it is not held. The
-digest is over the columns of the match value, so that row and record have one match value too. Rows have to do with
+digest is over the columns of key and match value, so that row and record have the same of both. Rows have to do with
 each other by key, by match value, and by the destination id of a record that may be removed. A row stays out if it is
 plainly the same and no other row or record has to do with it. What is left is judged as if all had been there: by one
 pass over the model's files and the snapshot, instead of one for each question.
@@ -10,7 +10,6 @@ pass over the model's files and the snapshot, instead of one for each question.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 
@@ -30,9 +29,17 @@ from integrations_dagster.planner.model import (
 )
 from integrations_dagster.planner.state import literal, quote
 
-REST, ROWS = "rest.parquet", "rest-rows.parquet"
-"""Keys of the rows and records that are not plainly the same, and those rows, in the folder of the plan."""
-_DIGEST, _MATCH = "__digest", "__match"
+CARRIED = 12_000_000
+"""Records up to which their digests fit into the memory of a join. Where they do not, part of the model's rows goes
+through the disk as well: only keys and digests then, and the columns are read in a second pass."""
+_DIGEST, _MATCH, _PRESENT = "__digest", "__match", "__present"
+_HALVES = ("__first", "__second")
+
+
+def _halves(digest: str) -> str:
+    """SQL of a digest as two numbers: as good as its 128 bits, and joined with half the memory of its text."""
+    whole, half = _HALVES
+    return f"hash({digest}) AS {whole}, hash(right({digest}, 16)) AS {half}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +51,12 @@ class Stayed:
 
 
 def load_rest(
-    connection: duckdb.DuckDBPyConnection, sync: str, source: Source, folder: Path, *, removes: bool
+    connection: duckdb.DuckDBPyConnection, sync: str, source: Source, *, removes: bool
 ) -> tuple[frozenset[str], Stayed]:
     """`load_model`, but `model`, `snapshot` and `files` hold only what may differ and what has to do with it.
 
     Args:
         connection: Has the views `snapshot` and `held`.
-        folder: Where `REST` and `ROWS` may stay as long as the connection is used.
         removes: Whether records that are not in the model are removed.
 
     Returns:
@@ -63,66 +69,66 @@ def load_rest(
         or not scalar(connection, "SELECT count(*) FROM (SELECT 1 FROM snapshot LIMIT 1)")
     ):
         return load_model(connection, sync, source), Stayed()
-    narrowing = _Narrowing(connection, sync, source, folder / REST, removes=removes)
+    narrowing = _Narrowing(connection, sync, source, removes=removes)
     problems = load_model(connection, sync, source, read=narrowing.compare)
     return problems, narrowing.follow()
 
 
 class _Narrowing:
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, sync: str, source: Source, rest: Path, *, removes: bool
-    ) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sync: str, source: Source, *, removes: bool) -> None:
         self._connection = connection
         self._sync = sync
         self._source = source
-        self._path = rest
-        self._rows_path = rest.with_name(ROWS)
         self._problems: frozenset[str] = frozenset()
-        self._rest = f"read_parquet({literal(str(rest))})"
         self._removes = removes
         self._inside = f"partition IN ({', '.join(map(literal, source.files))})"
+        self._carries = scalar(connection, "SELECT count(*) FROM snapshot") <= CARRIED
         # Where the match value is the key, it relates nothing more.
         is_key = source.match == source.primary_key and set(source.normalization) == {"exact"}
         self._by_match = bool(source.match) and not is_key
 
     def compare(self, connection: duckdb.DuckDBPyConnection, source: Source, problems: frozenset[str]) -> None:
-        """The one pass over everything. Keys only: what does not fit into memory is written to disk and read again."""
+        """The one pass over everything: rows and records without a counterpart of the same digest.
+
+        The records' side is kept in memory, and is nothing but digests for that reason; rows only pass by.
+        """
         self._problems = problems
-        # A partition is a text for each of all records; mostly it is enough to know whether it is the one compared.
-        one = len(source.files) == 1
-        where = f"{self._inside} AS inside" if one else "partition"
-        inside = "s.inside" if one else f"s.{self._inside}"
-        same = "s.inside" if one else "m.partition = s.partition"
-        held = scalar(connection, "SELECT count(*) FROM held")
-        join_held = "LEFT JOIN (SELECT DISTINCT key FROM held) h ON h.key = m.key" if held else ""
-        digest = digest_text(source, source.columns, problems)
+        whole, half = _HALVES
+        # A row that moved from one of the partitions compared to another differs.
+        several = len(source.files) > 1
+        chosen = ", ".join(f"m.{quote(name)}" for name in [KEY, PARTITION, *(self._columns() if self._carries else ())])
+        match = f"{match_text(source)} AS {quote(_MATCH)}," if self._carries else ""
         connection.execute(
-            f"""COPY (
-            SELECT m.key, m.present IS NOT NULL AS present, s.key AS record
+            f"""CREATE OR REPLACE TEMP TABLE rest AS
+            SELECT {chosen}, {match} m.{_DIGEST}, m.{_PRESENT} IS NOT NULL AS {_PRESENT}, s.{whole}, s.{half}
             FROM (
-                SELECT {quote(KEY)} AS key, {quote(PARTITION)} AS partition, {digest} AS digest,
-                    true AS present FROM files
-            ) m FULL JOIN (SELECT key, source_digest, {where} FROM snapshot) s ON s.key = m.key {join_held}
-            WHERE NOT coalesce(m.digest = s.source_digest AND {same}, false)
-                AND (m.present IS NOT NULL OR {inside}) {"OR h.key IS NOT NULL" if held else ""}
-            ) TO {literal(str(self._path))} (FORMAT parquet)"""
+                SELECT *, {_halves(_DIGEST)}, true AS {_PRESENT}
+                FROM (SELECT *, {digest_text(source, source.columns, problems)} AS {_DIGEST} FROM files)
+            ) m FULL JOIN (
+                SELECT {_halves("source_digest")} {", partition AS __in" if several else ""} FROM snapshot
+                WHERE source_digest IS NOT NULL AND {self._inside}
+            ) s ON s.{whole} = m.{whole} AND s.{half} = m.{half} {f"AND s.__in = m.{PARTITION}" if several else ""}
+            WHERE m.{_PRESENT} IS NULL OR s.{whole} IS NULL"""
         )
 
     def follow(self) -> Stayed:
         """Make the tables of the rest, and of what has to do with it."""
         connection = self._connection
         total = scalar(connection, f"SELECT count(*) FROM ({files_sql(self._source)})")
-        if scalar(connection, f"SELECT count(*) FROM {self._rest} WHERE present") * 2 > total:
+        rest = scalar(connection, f"SELECT count(*) FROM rest WHERE {_PRESENT}")
+        if rest == total and self._carries:
+            # Nothing is left out, and everything has been read.
+            self._tell_rows()
+            return Stayed()
+        if rest * 2 > total:
             # Nothing is gained by leaving out the others.
+            connection.execute("DROP TABLE rest")
             whole_model(connection, self._source, self._problems)
             return Stayed()
-        connection.execute(
-            f"""CREATE TEMP TABLE differing AS SELECT key FROM {self._rest} WHERE key IS NOT NULL
-            UNION SELECT record FROM {self._rest} WHERE record IS NOT NULL"""
-        )
-        self._read_rows()
         connection.execute("ALTER VIEW snapshot RENAME TO records")
         self._take()
+        self._read_rows()
+        self._relate()
         # A row that is not in the rest is what its record says.
         connection.execute(
             f"""INSERT INTO model SELECT s.key, s.match, s.partition, s.source_digest
@@ -137,29 +143,91 @@ class _Narrowing:
             check_keys(connection, self._sync, self._source, f"({rows})")
         return Stayed(stayed, keys)
 
-    def _read_rows(self) -> None:
-        """View `files` and table `model`: the rows with the keys of the rest, and those without a key."""
-        key, source = quote(KEY), self._source
-        columns = dict.fromkeys([*source.primary_key, *source.columns, *map(problem_of, sorted(self._problems))])
-        chosen = ", ".join(f"f.{quote(name)}" for name in [KEY, PARTITION, *columns])
-        keyless = scalar(self._connection, f"SELECT count(*) FROM {self._rest} WHERE present AND key IS NULL")
-        rows = f"SELECT {chosen} FROM files f SEMI JOIN differing d ON d.key = f.{key}"
-        if keyless:
-            rows += f" UNION ALL SELECT {chosen} FROM files f WHERE f.{key} IS NULL"
-        self._connection.execute(
-            f"""COPY (
-            SELECT *, {match_text(source)} AS {quote(_MATCH)},
-                {digest_text(source, source.columns, self._problems)} AS {quote(_DIGEST)} FROM ({rows})
-            ) TO {literal(str(self._rows_path))} (FORMAT parquet);
-            CREATE OR REPLACE TEMP VIEW files AS SELECT * FROM read_parquet({literal(str(self._rows_path))});
-            CREATE TEMP TABLE model AS SELECT {key} AS key, {quote(_MATCH)} AS match,
-                {quote(PARTITION)} AS partition, {quote(_DIGEST)} AS digest FROM files"""
-        )
+    def _columns(self) -> list[str]:
+        source = self._source
+        return list(dict.fromkeys([*source.primary_key, *source.columns, *map(problem_of, sorted(self._problems))]))
 
     def _take(self) -> None:
-        """Table `snapshot`: the records that have to do with the rest."""
-        self._connection.execute("CREATE TEMP TABLE snapshot AS SELECT * FROM records WHERE false")
-        self._bring("key", "SELECT key FROM differing UNION SELECT key FROM held")
+        """Tables `differing`: keys of what is not plainly the same; `snapshot`: the records that they have."""
+        connection, inside = self._connection, self._inside
+        whole, half = _HALVES
+        key = quote(KEY)
+        connection.execute(
+            f"""CREATE TEMP TABLE lost AS SELECT {whole}, {half} FROM rest WHERE NOT {_PRESENT};
+            CREATE TEMP TABLE differing AS
+            SELECT {key} AS key FROM rest WHERE {_PRESENT} AND {key} IS NOT NULL UNION SELECT key FROM held;
+            CREATE TEMP TABLE snapshot AS SELECT * FROM records WHERE false"""
+        )
+        self._bring("key", "SELECT key FROM differing")
+        digests = f"(SELECT key, source_digest, {_halves('source_digest')} FROM {{}} WHERE {inside})"
+        same = f"l.{whole} = s.{whole} AND l.{half} = s.{half}"
+        unknown = f"source_digest IS NULL AND {inside}"
+        found = scalar(connection, f"SELECT count(*) FROM {digests.format('snapshot')} s SEMI JOIN lost l ON {same}")
+        without = scalar(connection, f"SELECT count(*) FROM snapshot WHERE {unknown}")
+        if found < scalar(connection, "SELECT count(*) FROM lost") or without < scalar(
+            connection, f"SELECT count(*) FROM records WHERE {unknown}"
+        ):
+            # Records without a row, or of a row that is the same as another record of its key.
+            self._differ(
+                f"""SELECT s.key FROM {digests.format("records")} s SEMI JOIN lost l ON {same}
+                UNION ALL SELECT key FROM records WHERE {unknown}"""
+            )
+        if scalar(connection, f"SELECT count(*) FROM records WHERE NOT {inside}"):
+            # Keys with a record elsewhere too.
+            self._differ(
+                f"""SELECT o.key FROM (SELECT key FROM records WHERE NOT {inside}) o
+                SEMI JOIN (SELECT key FROM records WHERE {inside}) i ON i.key = o.key"""
+            )
+        connection.execute(
+            f"""CREATE TEMP TABLE unread AS SELECT DISTINCT s.key FROM {digests.format("snapshot")} s
+            ANTI JOIN lost l ON {same} WHERE s.source_digest IS NOT NULL"""
+        )
+
+    def _differ(self, keys: str) -> None:
+        self._connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE further AS SELECT DISTINCT key FROM ({keys})
+            EXCEPT SELECT key FROM differing;
+            INSERT INTO differing SELECT key FROM further"""
+        )
+        self._bring("key", "SELECT key FROM further")
+
+    def _read_rows(self) -> None:
+        """View `files` and table `model`: the rows with the keys of the rest, and those without a key."""
+        connection, key = self._connection, quote(KEY)
+        if self._carries and not scalar(connection, "SELECT count(*) FROM unread"):
+            self._tell_rows()
+            return
+        # `unread`: keys of the rest with a row that is the same as one of their records.
+        chosen = ", ".join(f"f.{quote(name)}" for name in [KEY, PARTITION, *self._columns()])
+        keys = "unread" if self._carries else "differing"
+        rows = f"SELECT {chosen} FROM files f SEMI JOIN {keys} d ON d.key = f.{key}"
+        if not self._carries and scalar(connection, f"SELECT count(*) FROM rest WHERE {_PRESENT} AND {key} IS NULL"):
+            rows += f" UNION ALL SELECT {chosen} FROM files f WHERE f.{key} IS NULL"
+        connection.execute(
+            f"""CREATE TEMP TABLE rows_since AS
+            SELECT *, {match_text(self._source)} AS {_MATCH},
+                {digest_text(self._source, self._source.columns, self._problems)} AS {_DIGEST} FROM ({rows})"""
+        )
+        self._tell_rows(further=True)
+
+    def _tell_rows(self, *, further: bool = False) -> None:
+        """View `files` and table `model`: the rows that the pass has carried, and those that were read since."""
+        chosen = ", ".join(map(quote, [KEY, PARTITION, *self._columns(), _MATCH, _DIGEST]))
+        parts = []
+        if self._carries:
+            # Of a key that was read since all rows were.
+            but = f"ANTI JOIN unread u ON u.key = r.{quote(KEY)}" if further else ""
+            parts.append(f"SELECT {chosen} FROM rest r {but} WHERE {_PRESENT}")
+        if further:
+            parts.append(f"SELECT {chosen} FROM rows_since")
+        self._connection.execute(
+            f"""CREATE OR REPLACE TEMP VIEW files AS {" UNION ALL ".join(parts)};
+            CREATE TEMP TABLE model AS SELECT {quote(KEY)} AS key, {_MATCH} AS match,
+                {quote(PARTITION)} AS partition, {_DIGEST} AS digest FROM files"""
+        )
+
+    def _relate(self) -> None:
+        """Further records of `snapshot`: those that have to do with the rest."""
         if self._by_match:
             self._share()
             # A match value that is not shared has one record: if that is there already, nothing is missing.

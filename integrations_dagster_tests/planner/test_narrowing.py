@@ -1,0 +1,211 @@
+"""What a plan leaves out changes nothing: it finds what it finds where every row and record is judged."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import integrations_dagster.planner.diff as planner
+from integrations_dagster.planner import narrowing
+from integrations_dagster.planner.candidates import Settings
+from integrations_dagster.planner.model import Source, digest_text, load_model
+from integrations_dagster.planner.narrowing import Stayed
+from integrations_dagster.planner.state import HELD_COLUMNS, SNAPSHOT_COLUMNS, Home, Manifest, connect
+from integrations_dagster.vocabulary import Misconfigured, Mode
+
+KEYS = tuple("abcdef")
+EMAILS = tuple(f"{letter}@x.org" for letter in "uvwxyz")
+PARTS = ("p1", "p2", "p3")
+SAME = tuple(f"same{number}" for number in range(30))
+"""Keys of rows that have been delivered and have not changed, so that there is something to leave out."""
+Row = tuple[str | None, str | None, str, str]
+"""Key, email, name, partition."""
+Record = tuple[Row, str, str | None]
+Held = tuple[str, str, bool]
+
+ROW = st.tuples(
+    st.sampled_from((*KEYS, SAME[0], None)),
+    st.sampled_from((*EMAILS, f"{SAME[1]}@x.org", None)),
+    st.sampled_from("12"),
+    st.sampled_from(PARTS),
+)
+ROWS = st.lists(ROW, max_size=6, unique_by=lambda row: row[0] or object())
+RECORD = st.tuples(ROW, st.sampled_from(("known", "other", "unknown")), st.sampled_from((None, "1", "2", "3")))
+"""A row that was delivered; whether its digest is of what was delivered; the id of the record."""
+RECORDS = st.lists(RECORD, max_size=6, unique_by=lambda record: record[0][:2])
+HELD = st.lists(
+    st.tuples(st.sampled_from((*KEYS, SAME[2])), st.sampled_from(("rejected", "in_doubt", "invalid")), st.booleans()),
+    max_size=2,
+    unique_by=lambda held: held[0],
+)
+
+
+class Place:
+    """A model and a state, in files."""
+
+    def __init__(self, folder: Path, partitions: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.partitions = partitions
+        self._plans = 0
+
+    def source(self, rows: list[Row]) -> Source:
+        files = {}
+        for part in self.partitions:
+            self._plans += 1
+            path = self.folder / f"model-{self._plans}.parquet"
+            chosen = [row for row in rows if part in ("", row[3])]
+            columns = {name: [row[place] for row in chosen] for place, name in enumerate(("id", "email", "name"))}
+            pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), path)
+            files[part] = [path]
+        return Source(files, ("id",), ("email",), ("exact",), ("email", "name"), "m")
+
+    def digests(self, rows: list[Row]) -> dict[tuple[str | None, str | None, str], str]:
+        source = self.source(rows)
+        with connect(self.folder) as connection:
+            load_model(connection, "people", source)
+            digest = digest_text(source, source.columns)
+            found = connection.execute(f"SELECT id, email, name, {digest} FROM files").fetchall()
+            return {(key, email, name): digest for key, email, name, digest in found}
+
+    def keep(self, name: str, columns: dict[str, str], rows: list[dict[str, Any]]) -> str:
+        kinds: dict[str, pa.DataType] = {
+            "VARCHAR": pa.string(),
+            "BIGINT": pa.int64(),
+            "INTEGER": pa.int32(),
+            "DOUBLE": pa.float64(),
+        }
+        schema = pa.schema([(column, kinds[kind]) for column, kind in columns.items()])
+        pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / name)
+        return name
+
+    def plan(self, source: Source, manifest: Manifest, mode: Mode) -> Any:
+        """All that a plan finds, in no order."""
+        self._plans += 1
+        folder = self.folder / f"plan-{self._plans}"
+        setting = Settings("people", mode, removal_limit=1.0, shards=1, now=1000.0)
+        try:
+            found = planner.diff(Home(self.folder), manifest, source, setting, folder)
+        except Misconfigured as error:
+            return str(error)
+        files = {
+            path.name: sorted(
+                map(repr, ({**row, "ordinal": 0} for row in pq.read_table(path).to_pylist())),
+            )
+            for path in folder.glob("*.parquet")
+        }
+        return found.counts, found.held, sorted(found.left_behind), files
+
+
+A: Row = ("a", "u@x.org", "1", "p1")
+MODES = st.sampled_from((Mode.MIRROR, Mode.UPSERT, Mode.INSERT, Mode.UPDATE))
+RUN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+eachway = pytest.mark.parametrize("carried", [narrowing.CARRIED, 0], ids=["carried", "read since"])
+
+
+@eachway
+@pytest.mark.parametrize("partitions", [("",), ("p1", "p2")], ids=["whole", "partitioned"])
+@RUN
+@given(ROWS, RECORDS, HELD, MODES, st.booleans())
+@example([], [(A, "known", "1")], [], Mode.MIRROR, False)  # a record without a row
+@example([A], [(A, "known", "1"), (("a", "v@x.org", "1", "p1"), "other", None)], [], Mode.MIRROR, False)
+@example([A], [(A, "known", "1"), (("a", "v@x.org", "1", "p3"), "known", None)], [], Mode.UPSERT, False)
+@example([A], [(A, "known", "1"), (("a", "v@x.org", "1", "p1"), "unknown", "1")], [], Mode.MIRROR, False)
+@example([], [], [(SAME[2], "rejected", True)], Mode.UPSERT, False)  # a held row that is the same as its record
+@example([], [], [], Mode.UPSERT, True)  # a row twice
+def test_what_is_left_out_changes_nothing(
+    partitions: tuple[str, ...],
+    carried: int,
+    rows: list[Row],
+    records: list[Record],
+    held: list[Held],
+    mode: Mode,
+    repeated: bool,
+) -> None:
+    narrowed(partitions, carried, rows, records, held, mode, repeated=repeated)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@eachway
+@settings(RUN, max_examples=150, derandomize=False, print_blob=True)
+@given(st.sampled_from((("",), ("p1",), ("p1", "p2"))), ROWS, RECORDS, HELD, MODES, st.booleans())
+def test_long_what_is_left_out(
+    carried: int,
+    partitions: tuple[str, ...],
+    rows: list[Row],
+    records: list[Record],
+    held: list[Held],
+    mode: Mode,
+    repeated: bool,
+) -> None:
+    narrowed(partitions, carried, rows, records, held, mode, repeated=repeated)
+
+
+def narrowed(
+    partitions: tuple[str, ...],
+    carried: int,
+    rows: list[Row],
+    records: list[Record],
+    held: list[Held],
+    mode: Mode,
+    *,
+    repeated: bool,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(narrowing, "CARRIED", carried)
+        place = Place(Path(folder), partitions)
+        inside = partitions[0]
+        same: list[Row] = [(key, f"{key}@x.org", "1", inside) for key in SAME]
+        taken = {row[0] for row in rows}
+        model = [*rows, *(row for row in same if row[0] not in taken), *(same[3:4] if repeated else [])]
+        delivered = [*((row, "known", f"id-{row[0]}") for row in same), *records]
+        everywhere = Place(Path(folder), ("",)).digests([row for row, _, _ in delivered])
+        snapshot = [
+            {
+                "key": key,
+                "match": email,
+                "partition": "" if inside == "" else part,
+                "destination_id": record_id,
+                "source_digest": {"known": everywhere[key, email, name], "other": f"{number:032x}", "unknown": None}[
+                    digest
+                ],
+                "payload_digest": "p",
+                "number": number,
+            }
+            for number, ((key, email, name, part), digest, record_id) in enumerate(delivered)
+            if key and email
+        ]
+        digests = {row["key"]: row["source_digest"] for row in snapshot}
+        waiting = [
+            {
+                "key": key,
+                "match": f"{key}@x.org",
+                "partition": inside,
+                "source_digest": digests.get(key) if unchanged else "1" * 32,
+                "status": status,
+                "attempts": 1,
+                "not_before": 2000.0,
+                "code": "C",
+                "reason": "R",
+                "since": 0.0,
+            }
+            for key, status, unchanged in held
+        ]
+        manifest = Manifest(
+            1,
+            0,
+            place.keep("snapshot-1-0.parquet", SNAPSHOT_COLUMNS, snapshot),
+            place.keep("held-1-0.parquet", HELD_COLUMNS, waiting),
+            rows=len(snapshot),
+        )
+        source = place.source(model)
+        found = place.plan(source, manifest, mode)
+        patch.setattr(planner, "load_rest", lambda c, sync, source, removes: (load_model(c, sync, source), Stayed()))  # noqa: ARG005
+        assert found == place.plan(source, manifest, mode)
