@@ -75,8 +75,8 @@ def _databases(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duckdb, "connect", lending(idle))
         yield
-    for database in idle:
-        database.close()
+    while idle:
+        idle.pop().close()
 
 
 @pytest.fixture(scope="session")
