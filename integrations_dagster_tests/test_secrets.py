@@ -154,7 +154,8 @@ class Project:
         folders = {"common": COMMON}
         for name, (kind, url, auth) in ACCOUNTS.items():
             match = "match: {email: email}" if kind == "hubspot" else ""
-            object_ = "contacts" if kind == "hubspot" else "people"
+            # An object of its own: several webhooks are one account, and two syncs of one object undo each other.
+            object_ = "contacts" if kind == "hubspot" else f"people_{name}"
             text = DESTINATION.format(name=name, kind=kind, url=url, auth=auth)
             folders[name] = f"{text}---{SYNC.format(name=name, object=object_, match=match)}"
         self.folder = ProjectFolder(root, folders, "planted_project")
@@ -199,7 +200,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=100,
+            timeout=200,
         )
         self.told += done.stdout
         return done.returncode
