@@ -268,7 +268,7 @@ def deliver(place: Place, name: str) -> None:
         with connect(home.folder) as connection:
             connection.execute(
                 f"""COPY (SELECT key, match, partition, {record_id} AS destination_id, source_digest,
-                md5(key) AS payload_digest, CAST(1 + ordinal // 100 AS BIGINT) AS number
+                md5(key) AS payload_digest, CAST(1 + row_number() OVER () // 100 AS BIGINT) AS number
                 FROM read_parquet([{shards}])) TO {literal(str(home.folder / "snapshot-1-0.parquet"))}
                 (FORMAT parquet, COMPRESSION zstd)"""
             )

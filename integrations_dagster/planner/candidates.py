@@ -168,44 +168,67 @@ def judge(
     connection.execute(
         "CREATE TEMP VIEW claims AS SELECT key, match FROM model WHERE key IS NOT NULL AND match IS NOT NULL"
     )
+    _pair(connection)
     # A rejected removal is a matter of its own, beside what becomes of a row of the model.
     removal = "coalesce(h.action, '') = 'delete'" if settings.mode is not Mode.DELETE else "false"
-    # A key's own record is the one with its match value; failing that, the newest one it has.
     connection.execute(
         f"""CREATE TEMP TABLE compared AS
-        WITH good AS (SELECT * FROM model m ANTI JOIN bad b ON b.key = m.key WHERE m.key IS NOT NULL),
-        older AS (
-            SELECT s.key, arg_max(s.match, s.number) AS match, bool_or(s.source_digest IS NOT NULL) AS known
-            FROM snapshot s JOIN good g ON g.key = s.key AND g.match <> s.match GROUP BY s.key
-        ), waiting AS (
+        WITH waiting AS (
             SELECT h.*, h.source_digest = g.digest AND NOT {removal} AS same
-            FROM held h JOIN good g ON g.key = h.key
-            ANTI JOIN (SELECT key FROM older) o
-                ON o.key = h.key AND {removal} AND h.status IN ('rejected', 'parked')
+            FROM held h JOIN judged g ON g.key = h.key
+            ANTI JOIN older o ON o.key = h.key AND {removal} AND h.status IN ('rejected', 'parked')
         )
-        SELECT g.key, g.match, g.partition, g.digest,
-            coalesce(own.match, older.match) AS record_match,
-            CASE WHEN own.key IS NULL THEN o.destination_id ELSE own.destination_id END AS destination_id,
+        SELECT g.key, g.match, g.partition, g.digest, g.place,
+            coalesce(g.record_match, older.record.match) AS record_match,
+            CASE WHEN g.record_match IS NULL THEN older.record.destination_id ELSE g.destination_id END
+                AS destination_id,
             -- What a request in doubt did is not known, so no payload is equal to it.
-            CASE WHEN h.status IS DISTINCT FROM 'in_doubt' THEN own.payload_digest END AS payload_digest,
+            CASE WHEN h.status IS DISTINCT FROM 'in_doubt' THEN g.payload_digest END AS payload_digest,
             CASE
                 WHEN freed.key IS NULL AND h.status = 'in_doubt' THEN 'in_doubt'
                 WHEN freed.key IS NULL AND h.status = 'parked' AND h.same THEN 'parked'
                 WHEN freed.key IS NULL AND h.status = 'rejected' AND h.same AND h.not_before > getvariable('now')
                     THEN 'waiting'
                 WHEN h.status = 'invalid' AND h.same THEN 'invalid'
-                WHEN own.source_digest = g.digest AND own.partition = g.partition AND h.key IS NULL THEN 'unchanged'
-                WHEN own.key IS NULL AND older.key IS NULL THEN 'added'
+                WHEN g.source_digest = g.digest AND g.record_partition = g.partition AND h.key IS NULL
+                    THEN 'unchanged'
+                WHEN g.record_match IS NULL AND older.key IS NULL THEN 'added'
                 ELSE 'changed' END AS verdict,
             coalesce(h.status IN ('rejected', 'parked') AND h.same, false) AS again,
-            coalesce(own.source_digest IS NOT NULL OR older.known, false) AS known
-        FROM good g
-        LEFT JOIN snapshot own ON own.key = g.key AND own.match = g.match
+            coalesce(g.source_digest IS NOT NULL OR older.known, false) AS known
+        FROM judged g
         LEFT JOIN older ON older.key = g.key
-        LEFT JOIN snapshot o ON o.key = older.key AND o.match = older.match
         LEFT JOIN waiting h ON h.key = g.key
         LEFT JOIN freed ON freed.key = g.key"""
     )
+
+
+def _pair(connection: duckdb.DuckDBPyConnection) -> None:
+    """View `judged` (each row that is not `bad`, with its own record), tables `others` (rows with records of their key
+    that have another match value) and `older` (of each such key the newest of those records).
+
+    A key's own record is the one with its match value. The snapshot is read once, because it may be large.
+    """
+    bad = scalar(connection, "SELECT count(*) FROM bad")
+    good = "model m ANTI JOIN bad b ON b.key = m.key WHERE m.key IS NOT NULL" if bad else "model"
+    connection.execute(
+        f"""CREATE TEMP TABLE paired AS
+        SELECT g.key, g.match, g.partition, g.digest, g.place, s.match AS record_match, s.partition AS record_partition,
+            s.destination_id, s.source_digest, s.payload_digest, s.number
+        FROM (SELECT * FROM {good}) g LEFT JOIN snapshot s ON s.key = g.key;
+        CREATE TEMP TABLE others AS SELECT * FROM paired WHERE record_match <> match;
+        CREATE TEMP TABLE older AS
+        SELECT key, arg_max({{'match': record_match, 'destination_id': destination_id}}, number) AS record,
+            bool_or(source_digest IS NOT NULL) AS known
+        FROM others GROUP BY key"""
+    )
+    judged = "SELECT * FROM paired"
+    if scalar(connection, "SELECT count(*) FROM others"):
+        own = "SELECT key FROM paired WHERE record_match = match"
+        judged += f""" WHERE record_match = match OR record_match IS NULL
+            UNION ALL BY NAME
+            SELECT DISTINCT key, match, partition, digest, place FROM others WHERE key NOT IN ({own})"""
+    connection.execute(f"CREATE TEMP VIEW judged AS {judged}")
 
 
 def find_candidates(
@@ -230,7 +253,7 @@ def find_candidates(
     connection.execute(
         f"""CREATE TEMP TABLE candidates AS SELECT key, match, partition, digest, {destination_id} AS destination_id,
             payload_digest, verdict AS change, '{settings.action}' AS action, 0 AS wave,
-            false AS linked, CAST(NULL AS VARCHAR) AS follows, again
+            false AS linked, CAST(NULL AS VARCHAR) AS follows, again, place
         FROM compared WHERE verdict IN ('added', 'changed') {only}"""
     )
     if settings.cursor and settings.floor:
@@ -239,10 +262,10 @@ def find_candidates(
         return []
     # Records that a candidate's key has under other match values than its row has now.
     connection.execute(
-        """CREATE TEMP TABLE strays AS SELECT s.*, c.match AS new_match, c.destination_id AS own_id
-        FROM snapshot s JOIN compared c ON c.key = s.key AND c.match <> s.match"""
-        if has_match
-        else "CREATE TEMP TABLE strays AS SELECT *, '' AS new_match, '' AS own_id FROM snapshot WHERE false"
+        f"""CREATE TEMP TABLE strays AS
+        SELECT o.key, o.record_match AS match, o.record_partition AS partition, o.destination_id, o.source_digest,
+            o.payload_digest, o.number, c.match AS new_match, c.destination_id AS own_id
+        FROM others o JOIN compared c ON c.key = o.key WHERE {has_match}"""
     )
     left_behind: list[str] = []
     if has_match:
@@ -364,7 +387,7 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
         INSERT INTO candidates
         SELECT r.key, r.match, r.partition, coalesce(r.source_digest, ''), r.destination_id, NULL, '{Change.REMOVED}',
             '{Action.DELETE}', r.wave, NOT r.missing,
-            CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL
+            CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL, NULL
         FROM removals r LEFT JOIN candidates c ON c.key = r.key
             LEFT JOIN held h ON h.key = r.key AND h.status IN ('rejected', 'parked')"""
     )

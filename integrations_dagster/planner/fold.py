@@ -23,7 +23,15 @@ import pyarrow.parquet as pq
 
 from integrations_dagster.ledger.batches import BatchRecord
 from integrations_dagster.planner.events import EVENT_COLUMNS, PACKED, EventFiles, write_events
-from integrations_dagster.planner.held import CONCERNED, DEFAULT_SPACING, HELD_AFTER, STALE, STALE_EFFECT, Spacing
+from integrations_dagster.planner.held import (
+    CONCERNED,
+    DEFAULT_SPACING,
+    HEEDED,
+    HELD_AFTER,
+    STALE,
+    STALE_EFFECT,
+    Spacing,
+)
 from integrations_dagster.planner.kept import fold_payloads
 from integrations_dagster.planner.log import SETTLED
 from integrations_dagster.planner.model import scalar
@@ -231,6 +239,7 @@ def _load(
     else:
         connection.execute("CREATE TEMP VIEW events AS SELECT * FROM raw_events")
     settle_records(connection)
+    connection.execute(HEEDED)
 
 
 def _bring(connection: duckdb.DuckDBPyConnection, home: Home, previous: Manifest, *, whole: bool) -> None:

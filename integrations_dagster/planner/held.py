@@ -121,12 +121,16 @@ CONCERNED = """(list_contains(getvariable('anew_partitions'), partition)
     AND (len(getvariable('anew_keys')) = 0 OR list_contains(getvariable('anew_keys'), key)))"""
 """Whether a resync forgets what is known of a row; variables: anew_partitions, anew_keys."""
 
+HEEDED = """
+CREATE TEMP TABLE heeded AS
+SELECT key FROM events WHERE effect IN ('rejected', 'in_doubt', 'absent') UNION SELECT key FROM held
+"""
+"""Keys of which `HELD_AFTER` asks what was heard: a table, because there are few, or none, among many events."""
+
 # A rejected removal and a rejected write of one key are two matters, each with its own attempts.
 HELD_AFTER = f"""
-WITH concerned AS (
-    SELECT key FROM events WHERE effect IN ('rejected', 'in_doubt', 'absent') UNION SELECT key FROM held
-), heard AS (
-    SELECT e.* FROM events e SEMI JOIN concerned c ON c.key = e.key
+WITH heard AS (
+    SELECT e.* FROM events e SEMI JOIN heeded c ON c.key = e.key
     WHERE e.effect NOT LIKE 'unknown%' AND e.effect <> 'none'
 ), last AS (
     SELECT key,
@@ -189,5 +193,5 @@ SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM kept
 UNION ALL BY NAME
 SELECT {", ".join(map(quote, HELD_COLUMNS))} FROM news
 """
-"""The held rows after the events of a fold; variables: now, max_attempts, wait, cap,
+"""The held rows after the events of a fold, once `HEEDED` was run; variables: now, max_attempts, wait, cap,
 anew_partitions, anew_keys."""

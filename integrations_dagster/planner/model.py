@@ -20,6 +20,8 @@ DIGEST_VERSION = "1"
 Raise it when match values are normalized in another way: a row whose digest is the same has the same match value."""
 KEY, PARTITION = "__key", "__partition"
 """Columns of the view `files` beside those of the model: the primary key as text, and the partition."""
+PLACE = "__place"
+"""A further column where the rows of `files` are in a table: their number in it, found faster than their key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ LEFT_KEY, LEFT_MATCH, LEFT_DIGEST = "__row_key", "__match", "__digest"
 
 
 def whole_model(connection: duckdb.DuckDBPyConnection, source: Source, problems: frozenset[str]) -> None:
-    """Table `model`: key, match value, partition and digest of every row of `files`."""
+    """Table `model`: key, match value, partition and digest of every row of `files`, which have no `PLACE`."""
     match, digest = match_text(source), digest_text(source, source.columns, problems)
     if source.tables:
         # What the warehouse compares is over the columns that a computed one is made from.
@@ -135,7 +137,7 @@ def whole_model(connection: duckdb.DuckDBPyConnection, source: Source, problems:
     cursor = f", {quote(source.cursor)} AS cursor" if source.cursor else ""
     connection.execute(
         f"""CREATE TEMP TABLE model AS SELECT {quote(KEY)} AS key, {match} AS match,
-            {quote(PARTITION)} AS partition, {digest} AS digest{cursor}
+            {quote(PARTITION)} AS partition, {digest} AS digest, CAST(NULL AS BIGINT) AS place{cursor}
         FROM files"""
     )
 

@@ -17,6 +17,7 @@ from integrations_dagster.planner.computed import problem_of
 from integrations_dagster.planner.model import (
     KEY,
     PARTITION,
+    PLACE,
     Source,
     check_keys,
     digest_text,
@@ -131,7 +132,7 @@ class _Narrowing:
         self._relate()
         # A row that is not in the rest is what its record says.
         connection.execute(
-            f"""INSERT INTO model SELECT s.key, s.match, s.partition, s.source_digest
+            f"""INSERT INTO model SELECT s.key, s.match, s.partition, s.source_digest, NULL
             FROM snapshot s ANTI JOIN differing d ON d.key = s.key WHERE s.{self._inside}"""
         )
         stayed = total - scalar(connection, "SELECT count(*) FROM model")
@@ -217,13 +218,14 @@ class _Narrowing:
         if self._carries:
             # Of a key that was read since all rows were.
             but = f"ANTI JOIN unread u ON u.key = r.{quote(KEY)}" if further else ""
-            parts.append(f"SELECT {chosen} FROM rest r {but} WHERE {_PRESENT}")
+            parts.append(f"SELECT {chosen}, r.rowid AS {PLACE} FROM rest r {but} WHERE {_PRESENT}")
         if further:
-            parts.append(f"SELECT {chosen} FROM rows_since")
+            # Apart from the others.
+            parts.append(f"SELECT {chosen}, -1 - rowid AS {PLACE} FROM rows_since")
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP VIEW files AS {" UNION ALL ".join(parts)};
             CREATE TEMP TABLE model AS SELECT {quote(KEY)} AS key, {_MATCH} AS match,
-                {quote(PARTITION)} AS partition, {_DIGEST} AS digest FROM files"""
+                {quote(PARTITION)} AS partition, {_DIGEST} AS digest, {PLACE} AS place FROM files"""
         )
 
     def _relate(self) -> None:

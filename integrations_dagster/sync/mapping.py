@@ -45,16 +45,20 @@ class Mapper:
         """Sentences on the fields of which values did not fit and were left out (`on_error: drop`) so far."""
         return self._payloads.dropped()
 
-    def map(self, rows: pa.RecordBatch) -> Iterator[Mapped]:
-        """Map one Arrow batch of a shard file."""
+    def map(self, rows: pa.RecordBatch, first: int = 0) -> Iterator[Mapped]:
+        """Map one Arrow batch of a shard file.
+
+        Args:
+            first: Position of its first row in the shard.
+        """
 
         def fixed(name: str) -> list[Any]:
             return rows.column(name).to_pylist()
 
         written = self._payloads.of(rows)
         each = zip(
-            fixed("ordinal"), fixed("key"), fixed("match"), fixed("change"), fixed("action"), fixed("partition"),
-            fixed("destination_id"), fixed("source_digest"), fixed("wave"), fixed("follows"),
+            range(first, first + rows.num_rows), fixed("key"), fixed("match"), fixed("change"), fixed("action"),
+            fixed("partition"), fixed("destination_id"), fixed("source_digest"), fixed("wave"), fixed("follows"),
             fixed("known_payload_digest"), written.texts,
             strict=True,
         )  # fmt: skip

@@ -68,7 +68,9 @@ def make_report(
             GROUP BY coalesce(nullif(code, ''), reason) ORDER BY n DESC, 1 LIMIT 10"""
         ).fetchall()
         amended = bool(scalar(connection, "SELECT count(*) FROM repeated"))
-        sent = [json.loads(text) for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]
+        texts = [text for (text,) in connection.execute("SELECT traffic FROM sent").fetchall()]
+    # Read as one text, which takes half the time.
+    sent = json.loads(f"[{','.join(texts)}]")
     # A batch that was given up because its writer died has told no traffic.
     traffic = Traffic.total([*filter(None, sent), *superseded])
     counts, outcomes = _settle(plan, tally)
@@ -134,7 +136,8 @@ def _tried_again(connection: duckdb.DuckDBPyConnection, plan: Plan) -> tuple[int
     """How many candidates were rejected before and have not changed since, and how many of them were rejected again."""
     again = rejected = 0
     for shard in plan.shards:
-        source = f"SELECT ordinal FROM read_parquet({literal(shard.path)}) WHERE again"
+        rows = f"read_parquet({literal(shard.path)}, file_row_number = true)"
+        source = f"SELECT file_row_number AS ordinal FROM {rows} WHERE again"
         row = connection.execute(
             f"""SELECT count(*), count(f.ordinal) FROM ({source}) a
             LEFT JOIN troubled f ON f.shard = ? AND f.ordinal = a.ordinal AND f.status = 'rejected'""",

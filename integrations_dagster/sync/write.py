@@ -235,9 +235,9 @@ class _Write:
     # Feeding
 
     def _feed(self, earlier: _Earlier) -> None:
-        wave = 0
+        wave = first = 0
         for rows in pq.ParquetFile(self._shard.path).iter_batches(READ_ROWS):
-            for mapped in self._mapper.map(rows):
+            for mapped in self._mapper.map(rows, first):
                 if mapped.wave != wave:
                     self._put_rest()
                     self._pool.settle(self._tick)
@@ -245,6 +245,7 @@ class _Write:
                 if self._sending.full.is_set():
                     return
                 self._take(mapped, earlier)
+            first += rows.num_rows
             self._tick()
         self._put_rest()
 

@@ -331,7 +331,6 @@ class Lab:
     def _shard(self, action: Action, rows: Rows, ids: Mapping[str, str | None]) -> pa.RecordBatch:
         count = len(rows)
         fixed: dict[str, Any] = {
-            "ordinal": pa.array(range(count), pa.int64()),
             "key": pa.array(list(rows), pa.string()),
             "match": pa.array([self.identity(key, row) for key, row in rows.items()], pa.string()),
             "change": pa.array([_CHANGE[action].value] * count, pa.string()),

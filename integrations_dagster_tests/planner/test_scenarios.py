@@ -267,7 +267,8 @@ def test_rows_that_stay_invalid_are_named_by_every_plan(world: World) -> None:
     result = diff(world.home, world.home.manifest(), world.source({"": model}), world.settings(), folder)
     (row,) = pq.read_table(result.shards[0][0]).to_pylist()
     told = {
-        **{name: row[name] for name in ("ordinal", "key", "match", "partition", "change", "source_digest")},
+        "ordinal": 0,
+        **{name: row[name] for name in ("key", "match", "partition", "change", "source_digest")},
         "status": "invalid",
         "payload_digest": "",
         "code": "VALUE",

@@ -373,7 +373,7 @@ class World:
         """Batches of one action and wave, in order; made lazily, because rows may follow others' acceptance."""
 
         def generate():  # type: ignore[no-untyped-def]
-            rows = sorted(pq.read_table(path).to_pylist(), key=lambda r: r["ordinal"])
+            rows = [{**row, "ordinal": place} for place, row in enumerate(pq.read_table(path).to_pylist())]
             for _, group in itertools.groupby(rows, key=lambda r: (r["wave"], r["action"])):
                 members = list(group)
                 for start in range(0, len(members), self.batch_rows):
