@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ SMOOTHING = 0.1
 GROWTH = 0.5
 """More requests in flight after as many answers as there are in flight: slow, for all shards of all runs grow at once,
 and what exceeds an unknown quota is refused."""
+STEP_ASIDE = 0.00005
+"""Seconds for which the thread that has given up its place leaves the interpreter to the one that takes it: a request
+leaves then, while this thread's answer can wait to be read. Otherwise the place stays empty for a millisecond."""
 DRIFT = 0.005
 """Weight of a new latency in what counts as usual, so that a destination may become slower for good."""
 
@@ -34,6 +38,7 @@ class Concurrency:
         self._most = most
         self._limit = float(min(max(start, 1), most))
         self._flying = 0
+        self._waiting = 0
         self._usual = 0.0
         self._mean = 0.0
         self._free = threading.Condition()
@@ -47,9 +52,11 @@ class Concurrency:
     def slot(self, stop: threading.Event) -> Iterator[None]:
         """Wait for a free place, and keep it meanwhile; goes through without one once `stop` is set."""
         with self._free:
+            self._waiting += 1
             while self._flying >= int(self._limit) and not stop.is_set():
                 # `stop` is set without a word to this condition.
                 self._free.wait(0.2)
+            self._waiting -= 1
             self._flying += 1
         try:
             yield
@@ -57,6 +64,9 @@ class Concurrency:
             with self._free:
                 self._flying -= 1
                 self._free.notify()
+                others = self._waiting > 0
+            if others:
+                time.sleep(STEP_ASIDE)
 
     def answered(self, seconds: float) -> None:
         """An answer came, so many seconds after its request was sent."""

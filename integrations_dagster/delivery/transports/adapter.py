@@ -11,6 +11,9 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.wait import wait_for_read
 
+TOGETHER = 256 * 1024
+"""Bytes of a body up to which it is copied behind its head."""
+
 
 class OneHost(HTTPAdapter):
     """All requests go to one host in one way: what leads there is found once, not for every request.
@@ -65,6 +68,8 @@ class OneHost(HTTPAdapter):
             self.departed = time.monotonic()
 
     def _left(self) -> float:
+        if not self._flying:
+            return self._timeout
         # A socket takes 0 for "do not wait at all", which is another mode.
         return max(0.001, self.departed + self._timeout - time.monotonic())
 
@@ -77,12 +82,28 @@ class OneHost(HTTPAdapter):
         adapter = self
 
         class Telling(connection):  # type: ignore[misc]  # that of HTTP or of HTTPS
+            _holds = False
+            _head = b""
+
+            def request(self, method: str, url: str, body: Any = None, *arguments: Any, **named: Any) -> None:
+                # Head and body leave together: between two calls of the system, other threads take their turn.
+                self._holds = bool(body)
+                super().request(method, url, body, *arguments, **named)
+
             def send(self, data: Any) -> None:
+                if self._holds:
+                    self._holds, self._head = False, data
+                    return
+                head, self._head = self._head, b""
+                if head and len(data) <= TOGETHER:
+                    head, data = b"", head + data
                 if self.sock is None and self.auto_open:
                     self.connect()
-                adapter._take_off()
                 # Until now it was that of connecting.
                 self.sock.settimeout(adapter._left())
+                adapter._take_off()
+                if head:
+                    super().send(head)
                 super().send(data)
 
             def getresponse(self) -> Any:
