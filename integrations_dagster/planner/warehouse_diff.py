@@ -125,6 +125,8 @@ class _Leaving:
         self._relating = ("key", "match", "destination_id") if source.match else ("key", "destination_id")
         self._inside = f"partition IN ({', '.join(map(literal, source.partitions))})"
         self._key = text_of(source.primary_key)
+        self._used = dict.fromkeys([*source.primary_key, *source.inputs, *filter(None, [source.cursor])])
+        self._columns = ", ".join(map(quote, (LEFT_KEY, LEFT_MATCH, LEFT_DIGEST, *self._used, PARTITION)))
         self._seed = secrets.randbits(62)
         self._keys_of_all = f"({self._model(f'{self._key} AS key')}) m"
         # The sum of hashes is of use only where rows stay.
@@ -163,19 +165,18 @@ class _Leaving:
     def _compare(self) -> None:
         """Table `rest`: rows that are not plainly the same, each with the records of its key from which it differs.
 
-        The one pass over everything. The digest is over the match columns too, so that equal digests of one key mean
-        equal match values. Records without a row are not looked for here: PostgreSQL computes a left join by several
-        processes, digests included, and a full join by one (before version 16).
+        The one pass over everything, with all columns, so that what differs need not be read again. The digest is over
+        the match columns too, so that equal digests of one key mean equal match values. Records without a row are not
+        looked for here: PostgreSQL computes a left join by several processes, digests included, and a full join by one
+        (before version 16).
         """
-        source = self._source
-        chosen = f"{self._key} AS key, {match_text(source)} AS match, {digest_text(source, source.inputs)} AS digest"
-        same = f"m.digest = s.source_digest AND m.{quote(PARTITION)} = s.partition"
+        same = f"m.{quote(LEFT_DIGEST)} = s.source_digest AND m.{quote(PARTITION)} = s.partition"
         self._store.execute(
             f"""CREATE TEMP TABLE rest AS
-            SELECT m.key, m.match, s.key AS record_key, s.match AS record_match,
-                s.destination_id AS record_destination_id
-            FROM ({self._model(chosen)}) m LEFT JOIN {self._state.snapshot} s ON s.key = m.key
-            WHERE {f"NOT coalesce({same}, false)" if source.cursor is None else "true"}"""
+            SELECT m.*, s.key AS "__record_key", s.match AS "__record_match",
+                s.destination_id AS "__record_destination_id"
+            FROM ({self._rows()}) m LEFT JOIN {self._state.snapshot} s ON s.key = m.{quote(LEFT_KEY)}
+            WHERE {f"NOT coalesce({same}, false)" if self._source.cursor is None else "true"}"""
         )
 
     def _follow(self) -> None:
@@ -183,10 +184,10 @@ class _Leaving:
 
         A row that is plainly the same has its record's key and match value, so that it is enough to follow records.
         """
-        begin = {name: [f"SELECT record_{name} FROM rest"] for name in self._relating}
-        begin["key"] += ["SELECT key FROM rest", f"SELECT key FROM {self._state.held} h"]
+        begin = {name: [f"SELECT {quote(f'__record_{name}')} FROM rest"] for name in self._relating}
+        begin["key"] += [f"SELECT {quote(LEFT_KEY)} FROM rest", f"SELECT key FROM {self._state.held} h"]
         if self._source.match:
-            begin["match"].append("SELECT match FROM rest WHERE key IS NOT NULL")
+            begin["match"].append(f"SELECT {quote(LEFT_MATCH)} FROM rest WHERE {quote(LEFT_KEY)} IS NOT NULL")
             if self._state.shared:
                 begin["match"].append(f"SELECT match FROM {self._state.snapshot} s GROUP BY match HAVING count(*) > 1")
         execute = self._store.execute
@@ -207,11 +208,23 @@ class _Leaving:
     def _choose(self) -> None:
         """Table `leaving`: the rows that leave. Whatever leaves of a key leaves whole; rows without a key are told of,
         and nothing else."""
-        key = f"m.{quote(LEFT_KEY)}"
+        key = quote(LEFT_KEY)
+        keys = f"SELECT {key} FROM rest WHERE {key} IS NOT NULL"
+        rows, different = self._count(f"({keys}) r"), self._count(f"(SELECT DISTINCT * FROM ({keys}) r) k")
+        if not rows == different == self._count("seen_key"):
+            self._read_leaving()
+            return
+        # They are in `rest`, unless a key is repeated and one of its rows is as its record, which is seen later.
+        self._store.execute(f"CREATE TEMP TABLE leaving AS SELECT {self._columns} FROM rest")
+
+    def _read_leaving(self) -> None:
+        # Asked of the columns: the key's text would be made once more for each row.
+        no_key = " OR ".join(f"m.{quote(column)} IS NULL" for column in self._source.primary_key)
         self._store.execute(
             f"""CREATE TEMP TABLE leaving AS
-            SELECT m.* FROM ({self._rows()}) m LEFT JOIN (SELECT DISTINCT key FROM seen_key) t ON t.key = {key}
-            WHERE t.key IS NOT NULL OR {key} IS NULL"""
+            SELECT m.* FROM ({self._rows()}) m
+            LEFT JOIN (SELECT DISTINCT key FROM seen_key) t ON t.key = m.{quote(LEFT_KEY)}
+            WHERE t.key IS NOT NULL OR {no_key}"""
         )
 
     def _complete(self) -> bool:
@@ -237,7 +250,7 @@ class _Leaving:
             repeated = f"SELECT key FROM {self._keys_of_all} WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
             self._store.execute(f"INSERT INTO seen_key {repeated}")
             self._store.execute("DROP TABLE leaving")
-            self._choose()
+            self._read_leaving()
         rowless = f"taken t ANTI JOIN leaving l ON l.{quote(LEFT_KEY)} = t.key WHERE t.{self._inside}"
         return self._count(f"(SELECT t.key FROM {rowless}) t") > 0
 
@@ -270,9 +283,8 @@ class _Leaving:
     def _rows(self) -> str:
         """SQL of all rows, with the columns of the model that the sync uses."""
         source = self._source
-        columns = dict.fromkeys([*source.primary_key, *source.inputs, *filter(None, [source.cursor])])
-        chosen = f"{text_of(source.primary_key)} AS {quote(LEFT_KEY)}, {match_text(source)} AS {quote(LEFT_MATCH)}, "
-        chosen += f"{digest_text(source, source.inputs)} AS {quote(LEFT_DIGEST)}, {', '.join(map(quote, columns))}"
+        chosen = f"{self._key} AS {quote(LEFT_KEY)}, {match_text(source)} AS {quote(LEFT_MATCH)}, "
+        chosen += f"{digest_text(source, source.inputs)} AS {quote(LEFT_DIGEST)}, {', '.join(map(quote, self._used))}"
         return self._model(chosen)
 
     def _count(self, source: str) -> int:
