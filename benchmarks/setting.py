@@ -20,6 +20,8 @@ from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.query import run_query
 from integrations_dagster.sync.spec import (
+    EMBEDDED,
+    WAREHOUSE,
     DestinationSpec,
     Env,
     FieldSpec,
@@ -32,6 +34,8 @@ from integrations_dagster.vocabulary import Mode, Worker
 
 TOKEN = "BENCHMARK_TOKEN"
 """The environment variable with the account's token; the stand-in takes any."""
+POSTGRES = "BENCHMARK_POSTGRES"
+"""Likewise the one with the URL of a warehouse that is a server."""
 FIELDS = ("firstname", "lastname", "company", "jobtitle", "lifetime_value", "last_order")
 
 
@@ -46,6 +50,8 @@ class Setting:
         batch_rows: Rows of a request.
         in_flight: Requests in flight over all shards of a run.
         quotas: Declared in the destination's settings: (requests, seconds) pairs; empty: none is known.
+        postgres: URL of a PostgreSQL that is the warehouse and has the state; "": the warehouse is a file of DuckDB's,
+            and the state is in files.
     """
 
     folder: str
@@ -54,6 +60,7 @@ class Setting:
     batch_rows: int = 100
     in_flight: int = 16
     quotas: tuple[tuple[int, float], ...] = ()
+    postgres: str = ""
 
     @property
     def storage(self) -> Path:
@@ -62,7 +69,14 @@ class Setting:
     @property
     def model(self) -> ModelSpec:
         warehouse = WarehouseSpec("warehouse", "duckdb", Path(self.folder) / "warehouse.duckdb")
-        return ModelSpec("customers", Path(self.folder) / "customers.sql", ("id",), warehouse)
+        if self.postgres:
+            warehouse = WarehouseSpec("warehouse", "postgres", url=Env(POSTGRES))
+        homes = frozenset({self._home})
+        return ModelSpec("customers", Path(self.folder) / "customers.sql", ("id",), warehouse, homes=homes)
+
+    @property
+    def _home(self) -> str:
+        return WAREHOUSE if self.postgres else EMBEDDED
 
     def sync(self, name: str = "contacts") -> SyncSpec:
         """A sync of all customers to HubSpot contacts, in batches of `batch_rows`."""
@@ -78,6 +92,7 @@ class Setting:
             batch_rows=self.batch_rows,
             shards=self.shards,
             source="benchmarks/setting.py",
+            home=self._home,
         )
 
     def load(self, rows: int, version: int) -> None:
@@ -112,7 +127,7 @@ class Setting:
                 # A lease that is found held is that of a measurement which was broken off.
                 alive=lambda _holder: False,
                 log=_silent,
-                env={**os.environ, TOKEN: "pat-benchmark"},
+                env={**os.environ, TOKEN: "pat-benchmark", POSTGRES: self.postgres},
             )
         finally:
             ledger.close()

@@ -64,8 +64,12 @@ def binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """Start a server, and stop it in the end. Skips the test where none is installed."""
+def running_postgres(**settings: str) -> Iterator[Postgres]:
+    """Start a server, and stop it in the end. Skips the test where none is installed.
+
+    Args:
+        settings: Further settings of the server.
+    """
     folder = binaries()
     if folder is None:
         if os.environ.get("CI"):
@@ -80,12 +84,13 @@ def running_postgres() -> Iterator[Postgres]:
             for path in (home, home / "password"):
                 os.chown(path, user.pw_uid, user.pw_gid)
         data = home / "data"
-        options = ["--username=tester", "--auth=scram-sha-256", f"--pwfile={home / 'password'}", "--no-sync"]
-        _run(user, home, [str(folder / "initdb"), "-D", str(data), "-E", "UTF8", *options])
+        made = ["--username=tester", "--auth=scram-sha-256", f"--pwfile={home / 'password'}", "--no-sync"]
+        _run(user, home, [str(folder / "initdb"), "-D", str(data), "-E", "UTF8", *made])
         for _ in range(5):
             port = _free_port()
-            settings = f"-c listen_addresses=127.0.0.1 -p {port} -k {home} -c fsync=off -c max_connections=100"
-            start = [str(folder / "pg_ctl"), "-D", str(data), "-w", "-t", "60", "-l", str(home / "log"), "-o", settings]
+            options = f"-c listen_addresses=127.0.0.1 -p {port} -k {home} -c fsync=off -c max_connections=100"
+            options += "".join(f" -c {name}={value}" for name, value in settings.items())
+            start = [str(folder / "pg_ctl"), "-D", str(data), "-w", "-t", "60", "-l", str(home / "log"), "-o", options]
             try:
                 _run(user, home, [*start, "start"])
             except subprocess.CalledProcessError:

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from integrations_dagster.destinations import registry
 from integrations_dagster.destinations.base import Batch, Request, Response
 from integrations_dagster.destinations.values import canonical_json
 from integrations_dagster.vocabulary import Action, Change, Outcome, Row, Status
+from integrations_dagster_tests.postgres import binaries
 
 WRITE = ("write", "--rows", "400", "--batch-rows", "10", "--latency", "0.002")
 SIZES = ("--seconds", "0.5", "--again", "0.3", "--batch-rows", "1", "--shards", "2", "--timeline")
@@ -86,6 +88,20 @@ def test_plans_find_what_the_scripts_find(tmp_path: Path, key: str) -> None:
     assert told.count("no request") == 2
     assert told.count("(budget 1.25)") == told.count("(budget 1.75)") == 1
     assert told.count("pandas.merge") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["integer", "text"])
+@pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server is installed (initdb not found)")
+def test_plans_in_a_warehouse_find_what_plain_sql_finds(key: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the server may have a user of its own
+        told = run_scripts(folder, ("warehouse", "--rows", "3000", "--columns", "9", "--key", key, "--rounds", "1"))
+        assert list(folder.glob("pg-*")) == []
+    assert told.count("no request") == 2
+    assert told.count("(budget 1.5)") == 2
+    assert told.count("plain SQL  ") == 3
 
 
 @pytest.mark.slow

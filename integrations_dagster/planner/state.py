@@ -132,6 +132,11 @@ class Home:
             return Manifest(last_number=data["last_number"])
         return Manifest(**data)
 
+    @contextmanager
+    def lasting(self) -> Iterator[Home]:
+        """The home for a block, within which it is asked and changed by one thread, many times."""
+        yield self
+
     def place(self) -> str | None:
         """Which home the manifest says that the state is in: "embedded" or "warehouse"; None: there is no state yet."""
         path = self.folder / MANIFEST

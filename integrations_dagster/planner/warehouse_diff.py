@@ -8,6 +8,7 @@ the same SQL in the local DuckDB as in the embedded home. What stays is counted.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,17 @@ def _check_types(store: Store, source: Source, sync: str) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many keys there are, and the sum of their hashes."""
+
+    count: int
+    hashes: int
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(self.count - other.count, self.hashes - other.hashes)
+
+
 class _Leaving:
     def __init__(self, store: Store, state: State, source: Source) -> None:
         self._store = store
@@ -111,35 +123,37 @@ class _Leaving:
         self._source = source
         # Without match columns the match value is the key, and relates nothing more.
         self._relating = ("key", "match", "destination_id") if source.match else ("key", "destination_id")
-        self._inside = f"IN ({', '.join(map(literal, source.partitions))})"
+        self._inside = f"partition IN ({', '.join(map(literal, source.partitions))})"
         self._key = text_of(source.primary_key)
-        self._total = sum(self._count(table(name)) for name in source.tables.values())
+        self._used = dict.fromkeys([*source.primary_key, *source.inputs, *filter(None, [source.cursor])])
+        self._columns = ", ".join(map(quote, (LEFT_KEY, LEFT_MATCH, LEFT_DIGEST, *self._used, PARTITION)))
+        self._seed = secrets.randbits(62)
+        self._keys_of_all = f"({self._model(f'{self._key} AS key')}) m"
+        # The sum of hashes is of use only where rows stay.
+        sums = source.cursor is None and not source.whole
+        self._all = self._tally(self._keys_of_all) if sums else Tally(self._count(self._keys_of_all), 0)
 
     def run(self, folder: Path, *, count_keys: bool) -> Left:
         whole = self._source.whole
         if not whole:
             self._compare()
             # Of a model that is queried in part every row leaves, and what has to do with it: there are few.
-            whole = self._source.cursor is None and self._count("rest", "present IS NOT NULL") * 2 > self._total
+            whole = self._source.cursor is None and self._count("rest") * 2 > self._all.count
+        lost = False
         if not whole:
             self._follow()
+            self._choose()
+            lost = self._source.cursor is None and self._complete()
         rows, snapshot, held = folder / "rows.parquet", folder / "snapshot.parquet", folder / "held.parquet"
-        left = self._store.to_parquet(self._chosen(whole=whole), rows)
-        stay = self._source.cursor is None and not whole
-        if stay and self._total - left != self._records() - self._count("taken", f"partition {self._inside}"):
-            # A key that stays has one record, and so one row: another is a repeated key, which the diff tells of.
-            repeated = f"SELECT key FROM ({self._model(self._key + ' AS key')}) m GROUP BY key HAVING count(*) > 1"
-            self._store.execute(f"INSERT INTO seen_key SELECT key FROM ({repeated}) r WHERE key IS NOT NULL")
-            left = self._store.to_parquet(self._chosen(whole=False), rows)
+        left = self._store.to_parquet(self._rows() if whole else "SELECT * FROM leaving", rows)
         records = f"{self._state.snapshot} s" if whole else "taken"
         self._store.to_parquet(f"SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM {records}", snapshot)
         self._store.to_parquet(f"SELECT {', '.join(HELD_COLUMNS)} FROM {self._state.held} h", held)
         stayed_keys = 0
         # Where no record is without its row nothing can be removed, and nobody asks.
-        if count_keys and not whole and self._count("rest", "present IS NULL"):
-            inside = f"partition {self._inside}"
-            stayed_keys = self._keys(f"{self._state.snapshot} s", inside) - self._keys("taken", inside)
-        return Left(rows, snapshot, held, self._total - left, stayed_keys)
+        if count_keys and lost:
+            stayed_keys = self._keys(f"{self._state.snapshot} s") - self._keys("taken")
+        return Left(rows, snapshot, held, self._all.count - left, stayed_keys)
 
     def _model(self, chosen: str) -> str:
         """SQL of expressions over all rows of the model, with their partition."""
@@ -149,20 +163,20 @@ class _Leaving:
         )
 
     def _compare(self) -> None:
-        """Table `rest`: rows and records that are not plainly the same. The one pass over everything.
+        """Table `rest`: rows that are not plainly the same, each with the records of its key from which it differs.
 
-        The digest is over the match columns too, so that equal digests of one key mean equal match values.
+        The one pass over everything, with all columns, so that what differs need not be read again. The digest is over
+        the match columns too, so that equal digests of one key mean equal match values. Records without a row are not
+        looked for here: PostgreSQL computes a left join by several processes, digests included, and a full join by one
+        (before version 16).
         """
-        model = self._model(f"{self._key} AS key, {digest_text(self._source, self._source.inputs)} AS digest")
-        differing = f"""NOT coalesce(m.digest = s.source_digest AND m.{quote(PARTITION)} = s.partition, false)
-            AND (m.present IS NOT NULL OR s.partition {self._inside})"""
+        same = f"m.{quote(LEFT_DIGEST)} = s.source_digest AND m.{quote(PARTITION)} = s.partition"
         self._store.execute(
             f"""CREATE TEMP TABLE rest AS
-            SELECT m.key, m.present, s.key AS record_key, s.match AS record_match,
-                s.destination_id AS record_destination_id
-            FROM (SELECT key, digest, {quote(PARTITION)}, true AS present FROM ({model}) i) m
-            FULL JOIN {self._state.snapshot} s ON s.key = m.key
-            WHERE {differing if self._source.cursor is None else "m.present IS NOT NULL"}"""
+            SELECT m.*, s.key AS "__record_key", s.match AS "__record_match",
+                s.destination_id AS "__record_destination_id"
+            FROM ({self._rows()}) m LEFT JOIN {self._state.snapshot} s ON s.key = m.{quote(LEFT_KEY)}
+            WHERE {f"NOT coalesce({same}, false)" if self._source.cursor is None else "true"}"""
         )
 
     def _follow(self) -> None:
@@ -170,36 +184,91 @@ class _Leaving:
 
         A row that is plainly the same has its record's key and match value, so that it is enough to follow records.
         """
-        execute = self._store.execute
-        begin = {name: [f"SELECT record_{name} FROM rest"] for name in self._relating}
-        begin["key"] += ["SELECT key FROM rest", f"SELECT key FROM {self._state.held} h"]
+        begin = {name: [f"SELECT {quote(f'__record_{name}')} FROM rest"] for name in self._relating}
+        begin["key"] += [f"SELECT {quote(LEFT_KEY)} FROM rest", f"SELECT key FROM {self._state.held} h"]
         if self._source.match:
-            model = self._model(f"{self._key} AS key, {match_text(self._source)} AS match")
-            begin["match"].append(f"SELECT m.match FROM ({model}) m SEMI JOIN rest r ON r.key = m.key")
+            begin["match"].append(f"SELECT {quote(LEFT_MATCH)} FROM rest WHERE {quote(LEFT_KEY)} IS NOT NULL")
             if self._state.shared:
                 begin["match"].append(f"SELECT match FROM {self._state.snapshot} s GROUP BY match HAVING count(*) > 1")
+        execute = self._store.execute
         execute(f"CREATE TEMP TABLE taken AS SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM {NOTHING.snapshot} s")
         for name, parts in begin.items():
-            found = " UNION ".join(parts)
-            execute(f"CREATE TEMP TABLE next_{name} AS SELECT * FROM ({found}) n ({name}) WHERE {name} IS NOT NULL")
+            found = " UNION ALL ".join(parts)
+            # Each once, or a record that is related to it would be taken more than once.
+            query = f"SELECT DISTINCT {name} FROM ({found}) n ({name}) WHERE {name} IS NOT NULL"
+            execute(f"CREATE TEMP TABLE next_{name} AS {query}")
             execute(f"CREATE TEMP TABLE seen_{name} AS SELECT {name} FROM next_{name}")
             self._store.settled(f"next_{name}")
+        self._go_on()
+
+    def _go_on(self) -> None:
         while any(self._count(f"next_{name}") for name in self._relating):
             self._take_step()
 
-    def _records(self) -> int:
-        return self._count(f"{self._state.snapshot} s", f"partition {self._inside}")
+    def _choose(self) -> None:
+        """Table `leaving`: the rows that leave. Whatever leaves of a key leaves whole; rows without a key are told of,
+        and nothing else."""
+        key = quote(LEFT_KEY)
+        keys = f"SELECT {key} FROM rest WHERE {key} IS NOT NULL"
+        rows, different = self._count(f"({keys}) r"), self._count(f"(SELECT DISTINCT * FROM ({keys}) r) k")
+        if not rows == different == self._count("seen_key"):
+            self._read_leaving()
+            return
+        # They are in `rest`, unless a key is repeated and one of its rows is as its record, which is seen later.
+        self._store.execute(f"CREATE TEMP TABLE leaving AS SELECT {self._columns} FROM rest")
+
+    def _read_leaving(self) -> None:
+        # Asked of the columns: the key's text would be made once more for each row.
+        no_key = " OR ".join(f"m.{quote(column)} IS NULL" for column in self._source.primary_key)
+        self._store.execute(
+            f"""CREATE TEMP TABLE leaving AS
+            SELECT m.* FROM ({self._rows()}) m
+            LEFT JOIN (SELECT DISTINCT key FROM seen_key) t ON t.key = m.{quote(LEFT_KEY)}
+            WHERE t.key IS NOT NULL OR {no_key}"""
+        )
+
+    def _complete(self) -> bool:
+        """Let records leave that have no row, and rows of a repeated key, of which the diff tells.
+
+        A key that stays should have one row and one record, so that the rows that stay are as many as the records, and
+        hashes of their keys have the same sum. Only where they do not, what is amiss is looked for.
+
+        Returns:
+            Whether any record of the partitions compared has no row.
+        """
+        # A key that stays has no two records where it has a row: one of them would not be the same.
+        records = f"{self._state.snapshot} s"
+        left, taken = f"(SELECT {quote(LEFT_KEY)} AS key FROM leaving) l", f"taken t WHERE {self._inside}"
+        rows_stay = self._all - self._tally(left)
+        if rows_stay != self._tally(f"{records} WHERE {self._inside}") - self._tally(taken):
+            # Said as an outer join: PostgreSQL would sort both sides for an anti join, which takes longer.
+            self._take(
+                f"""SELECT s.* FROM {records} LEFT JOIN (SELECT key, true AS present FROM {self._keys_of_all}) m
+                ON m.key = s.key WHERE s.{self._inside} AND NOT coalesce(m.present, false)"""
+            )
+            self._go_on()
+            repeated = f"SELECT key FROM {self._keys_of_all} WHERE key IS NOT NULL GROUP BY key HAVING count(*) > 1"
+            self._store.execute(f"INSERT INTO seen_key {repeated}")
+            self._store.execute("DROP TABLE leaving")
+            self._read_leaving()
+        rowless = f"taken t ANTI JOIN leaving l ON l.{quote(LEFT_KEY)} = t.key WHERE t.{self._inside}"
+        return self._count(f"(SELECT t.key FROM {rowless}) t") > 0
 
     def _take_step(self) -> None:
-        execute = self._store.execute
+        """Take records that are related to the last ones, one step away."""
         columns = ", ".join(f"s.{name}" for name in SNAPSHOT_COLUMNS)
         # One pass over the records, whatever they are related by.
         joins = " ".join(f"LEFT JOIN next_{name} n_{name} ON n_{name}.{name} = s.{name}" for name in self._relating)
         related = " OR ".join(f"n_{name}.{name} IS NOT NULL" for name in self._relating)
+        self._take(f"SELECT {columns} FROM {self._state.snapshot} s {joins} WHERE {related}")
+
+    def _take(self, records: str) -> None:
+        """Take records that are not taken yet, given as SQL; what they relate to comes next."""
+        execute = self._store.execute
+        columns = ", ".join(f"s.{name}" for name in SNAPSHOT_COLUMNS)
         execute(
-            f"""CREATE TEMP TABLE more AS SELECT {columns} FROM (
-                SELECT {columns} FROM {self._state.snapshot} s {joins} WHERE {related}
-            ) s ANTI JOIN taken t ON t.key = s.key AND t.match = s.match"""
+            f"""CREATE TEMP TABLE more AS SELECT {columns} FROM ({records}) s
+            ANTI JOIN taken t ON t.key = s.key AND t.match = s.match"""
         )
         execute("INSERT INTO taken SELECT * FROM more")
         for name in self._relating:
@@ -211,25 +280,24 @@ class _Leaving:
             execute(f"INSERT INTO seen_{name} SELECT {name} FROM next_{name}")
         execute("DROP TABLE more")
 
-    def _chosen(self, *, whole: bool) -> str:
-        """SQL of the rows that leave, with the columns of the model that the sync uses."""
+    def _rows(self) -> str:
+        """SQL of all rows, with the columns of the model that the sync uses."""
         source = self._source
-        columns = dict.fromkeys([*source.primary_key, *source.inputs, *filter(None, [source.cursor])])
-        chosen = f"{text_of(source.primary_key)} AS {quote(LEFT_KEY)}, {match_text(source)} AS {quote(LEFT_MATCH)}, "
-        chosen += f"{digest_text(source, source.inputs)} AS {quote(LEFT_DIGEST)}, {', '.join(map(quote, columns))}"
-        model = self._model(chosen)
-        if whole:
-            return model
-        # Whatever leaves of a key leaves whole. Rows without a key are told of, and nothing else.
-        key = f"m.{quote(LEFT_KEY)}"
-        return f"""SELECT m.* FROM ({model}) m LEFT JOIN (SELECT DISTINCT key FROM seen_key) t ON t.key = {key}
-            WHERE t.key IS NOT NULL OR {key} IS NULL"""
+        chosen = f"{self._key} AS {quote(LEFT_KEY)}, {match_text(source)} AS {quote(LEFT_MATCH)}, "
+        chosen += f"{digest_text(source, source.inputs)} AS {quote(LEFT_DIGEST)}, {', '.join(map(quote, self._used))}"
+        return self._model(chosen)
 
-    def _count(self, source: str, where: str = "true") -> int:
-        return int(self._store.rows(f"SELECT count(*) FROM {source} WHERE {where}")[0][0])
+    def _count(self, source: str) -> int:
+        return int(self._store.rows(f"SELECT count(*) FROM {source}")[0][0])
 
-    def _keys(self, source: str, where: str) -> int:
-        return int(self._store.rows(f"SELECT count(*) FROM (SELECT DISTINCT key FROM {source} WHERE {where}) k")[0][0])
+    def _tally(self, keys: str) -> Tally:
+        """Of a relation with the column `key`, as SQL."""
+        query = f"SELECT count(*), CAST(coalesce(sum(hash(key, $1)), 0) AS VARCHAR) FROM {keys}"
+        ((count, hashes),) = self._store.rows(query, (self._seed,))
+        return Tally(int(count), int(hashes))
+
+    def _keys(self, records: str) -> int:
+        return self._count(f"(SELECT DISTINCT key FROM {records} WHERE {self._inside}) k")
 
 
 def attach(connection: duckdb.DuckDBPyConnection, left: Left) -> None:

@@ -19,7 +19,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from integrations_dagster.planner.state import (
 from integrations_dagster.planner.warehouse_diff import NOTHING, Left, State, leave, table
 from integrations_dagster.planner.warehouse_log import copy_runs, hide, show
 from integrations_dagster.vocabulary import IntegrationsError, Misconfigured
+from integrations_dagster.warehouses.lasting import Lasting
 from integrations_dagster.warehouses.store import SCHEMA, Store, WarehouseFailed
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class WarehouseHome(Home):
     sync: str
     account: str
     warehouse: str
-    open: Callable[[], Store]
+    open: Callable[[], AbstractContextManager[Store]]
     drafts: Path | None = None
     kind: str = ""
     url: str = ""
@@ -94,7 +95,9 @@ class WarehouseHome(Home):
     # The manifest
 
     @classmethod
-    def found(cls, folder: Path, open_named: Callable[[str, str, str], Store]) -> WarehouseHome | None:
+    def found(
+        cls, folder: Path, open_named: Callable[[str, str, str], AbstractContextManager[Store]]
+    ) -> WarehouseHome | None:
         """The home that a manifest in the storage folder names; None: the state is not in a warehouse.
 
         Args:
@@ -160,6 +163,12 @@ class WarehouseHome(Home):
     def drafting(self, folder: Path) -> WarehouseHome:
         """See `Home.drafting`."""
         return replace(self, drafts=folder)
+
+    @contextmanager
+    def lasting(self) -> Iterator[WarehouseHome]:
+        """See `Home.lasting`: with one connection."""
+        with closing(Lasting(self.open)) as opens:
+            yield replace(self, open=opens)
 
     # Reading
 

@@ -71,8 +71,9 @@ def plan(
     key = state_key(sync, account)
     lease = ctx.ledger.acquire(key, ctx.run_id, ctx.worker, alive=ctx.alive, known=known)
     began = ctx.ledger.now()
+    opened = contextlib.ExitStack()
     try:
-        home = home_of(sync, ctx, account)
+        home = opened.enter_context(home_of(sync, ctx, account).lasting())
         begin_run(home, ctx.run_id, began)
         wait_for_open_batches(sync, ctx, key, quietly=True)
         started = time.monotonic()
@@ -166,3 +167,5 @@ def plan(
             shutil.rmtree(Home.of(ctx.storage, sync.name, account).plan_folder(ctx.run_id), ignore_errors=True)
             ctx.ledger.release(lease)
         raise
+    finally:
+        opened.close()

@@ -167,6 +167,12 @@ class PostgresStore:
         """See `Store.comparable`."""
         return kind.startswith(_COMPARABLE) and not kind.endswith("[]")
 
+    def renew(self) -> None:
+        """See `Store.renew`."""
+        with self._explained(), self._connection.cursor() as cursor:
+            cursor.execute("DISCARD TEMP")
+            self._connection.commit()
+
     def _rendered(self, sql: str) -> str:
         if self._collation is None:
             # In a database whose locale is C, only the letters of ASCII have small ones.

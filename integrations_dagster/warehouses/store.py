@@ -84,6 +84,10 @@ class Store(Protocol):
         """Whether values of a type have the same text in the warehouse as in files, so that keys agree in both."""
         ...
 
+    def renew(self) -> None:
+        """Forget the temporary tables of earlier transactions; outside of one. Fails where the connection has ended."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -109,6 +113,9 @@ def rendered(sql: str, dialect: str, collation: str = "") -> str:
         # Bytes of a text, by the name that the standard gives them.
         if isinstance(node, exp.Anonymous) and node.name.lower() == "strlen" and dialect != "duckdb":
             return exp.Anonymous(this="OCTET_LENGTH", expressions=node.expressions)
+        # 64 bits of a text, mixed with a number.
+        if isinstance(node, exp.Anonymous) and node.name.lower() == "hash" and dialect == "postgres":
+            node.set("this", "HASHTEXTEXTENDED")
         return node
 
     return parse_one(sql, read="duckdb").transform(adapted).sql(dialect, identify=True)

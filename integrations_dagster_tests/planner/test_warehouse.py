@@ -52,6 +52,34 @@ def test_only_what_may_differ_leaves_the_warehouse(world: World) -> None:
     assert left.stayed == 296
 
 
+def test_records_leave_the_warehouse_once(world: World) -> None:
+    """Also where two that differ have one id: two keys, and one record at the destination."""
+    model = {str(i): (f"{i}@x.org", "1") for i in range(20)}
+    world.run(model)
+    home = home_of(world)
+    with home.open() as store, store.transaction():
+        store.execute(f"UPDATE integrations.snapshot_{home.state()} SET destination_id = 'one' WHERE key IN ('7', '8')")
+    changed = {**model, "7": ("7@x.org", "2"), "8": ("8@x.org", "2")}
+    left = home.leave(home.manifest(), world.source({"": changed}), "contacts", world.folder, count_keys=True)
+    assert sorted(map(str, pq.read_table(left.snapshot).column("key").to_pylist())) == ["7", "8"]
+
+
+def test_a_removed_row_beside_a_repeated_key(world: World) -> None:
+    """As many rows stay as records, and other ones."""
+    model = {str(i): (f"{i}@x.org", "1") for i in range(20)}
+    world.run(model)
+    home = home_of(world)
+    del model["7"]
+    source = world.source({"": model})
+    with home.open() as store, store.transaction():
+        (name,) = source.tables.values()
+        store.execute(f"INSERT INTO integrations.{name} SELECT * FROM integrations.{name} WHERE key = '8'")
+    left = home.leave(home.manifest(), source, "contacts", world.folder, count_keys=True)
+    assert list(map(str, pq.read_table(left.rows).column("key").to_pylist())) == ["8", "8"]
+    assert sorted(map(str, pq.read_table(left.snapshot).column("key").to_pylist())) == ["7"]
+    assert (left.stayed, left.stayed_keys) == (18, 19)
+
+
 @pytest.mark.parametrize("begun", [False, True], ids=["first fold", "later fold"])
 @pytest.mark.parametrize("after", [False, True], ids=["before the commit", "after the commit"])
 def test_a_fold_that_is_killed_at_its_commit(
