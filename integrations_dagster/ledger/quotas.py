@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.ledger.leases import Leases
-from integrations_dagster.ledger.pace import Pace
+from integrations_dagster.ledger.pace import FIRST_BLOCK, Pace
 from integrations_dagster.ledger.prepared import Prepared
 from integrations_dagster.ledger.schema import accounts, batches, quotas, slots
 from integrations_dagster.ledger.windows import Window
@@ -220,7 +220,9 @@ class Quotas(Leases):
             now, pace = self.now(), _pace(row)
             block, after = pace.refused(now, serial, *self._accepted(tx, use.account, now))
             if use.quotas and pace.rate is None and after.events < TRUSTED_EVENTS:
-                # A published quota holds: one request too many is bad luck of timing, not a reason to slow down.
+                # A published quota holds: one request too many is bad luck of timing, not a reason to slow down, nor to
+                # be silent until the window is empty.
+                block = FIRST_BLOCK * 2 ** (after.events - 1)
                 after = Pace(events=after.events, last_event=after.last_event)
             until = max(row.blocked_until, now + (block if wait is None else wait))
             tx.execute(
