@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.ledger.leases import Leases
-from integrations_dagster.ledger.pace import FIRST_BLOCK, Pace
+from integrations_dagster.ledger.pace import Pace
 from integrations_dagster.ledger.prepared import Prepared
 from integrations_dagster.ledger.schema import accounts, batches, quotas, slots
 from integrations_dagster.ledger.windows import Window
@@ -24,6 +24,9 @@ PACED = 60.0
 """Seconds: quotas of windows up to this long are paced, longer ones are counted."""
 TRUSTED_EVENTS = 3
 """Refusals in a row from which a published quota is not believed any more, and the pace is learned instead."""
+AT_ONCE = 0.1
+"""Seconds of silence after the first refusal beside a published quota, doubled for the next one in a row. A machine that
+stands still for 20 ms sends one request too many afterwards."""
 LONGEST_DELAY = 900.0
 """Seconds beyond which a request is not granted at all, because a run worker would only sleep."""
 MEASURED = 10.0
@@ -221,8 +224,9 @@ class Quotas(Leases):
             block, after = pace.refused(now, serial, *self._accepted(tx, use.account, now))
             if use.quotas and pace.rate is None and after.events < TRUSTED_EVENTS:
                 # A published quota holds: one request too many is bad luck of timing, not a reason to slow down, nor to
-                # be silent until the window is empty.
-                block = FIRST_BLOCK * 2 ** (after.events - 1)
+                # be silent for longer than it takes until there is room for it.
+                room = [seconds / requests for requests, seconds in use.quotas if seconds <= PACED]
+                block = max(AT_ONCE, *room) * 2 ** (after.events - 1) if room else block
                 after = Pace(events=after.events, last_event=after.last_event)
             until = max(row.blocked_until, now + (block if wait is None else wait))
             tx.execute(
