@@ -25,8 +25,8 @@ PACED = 60.0
 TRUSTED_EVENTS = 3
 """Refusals in a row from which a published quota is not believed any more, and the pace is learned instead."""
 AT_ONCE = 0.1
-"""Seconds of silence after the first refusal beside a published quota, doubled for the next one in a row. A machine that
-stands still for 20 ms sends one request too many afterwards."""
+"""Seconds of silence after the first refusal beside a published quota, doubled for the next one in a row: a machine
+that stands still for 20 ms sends one request too many then."""
 LONGEST_DELAY = 900.0
 """Seconds beyond which a request is not granted at all, because a run worker would only sleep."""
 MEASURED = 10.0

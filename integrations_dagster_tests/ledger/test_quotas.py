@@ -154,6 +154,28 @@ def test_silence_holds_for_everybody(ledger: Ledger, clock: Clock) -> None:
         ledger.grant(use())
 
 
+@pytest.mark.parametrize(("quota", "silence"), [((100, 1.0), 0.1), ((100, 10.0), 0.1), ((10, 5.0), 0.5)])
+def test_a_refusal_beside_a_published_quota_costs_the_time_until_there_is_room(
+    ledger: Ledger, clock: Clock, quota: tuple[int, float], silence: float
+) -> None:
+    for longer in (1, 2):
+        serial = ledger.grant(use(quota)).serial
+        ledger.refused(use(quota), serial, None)
+        assert ledger.blocked("crm:portal 1") == pytest.approx(longer * silence)
+        clock.now += longer * silence
+    clock.now += 10 * silence
+    sent = saturate(ledger, clock, use(quota), 3 * quota[1])
+    assert len([at for at in sent if at > sent[-1] - quota[1]]) >= 0.97 * quota[0] - 1, "the pace is what it was"
+
+
+def test_a_published_quota_that_does_not_hold_is_learned(ledger: Ledger, clock: Clock) -> None:
+    for _ in range(3):
+        ledger.refused(use((100, 1.0)), ledger.grant(use((100, 1.0))).serial, None)
+        clock.now += 0.5
+    sent = saturate(ledger, clock, use((100, 1.0)), 3.0)
+    assert len(sent) < 0.5 * 3 * 100
+
+
 def shard_of(ledger: Ledger, run: str) -> ShardLease:
     lease = ledger.acquire(f"{run}@crm", run, WORKER, alive=lambda _holder: False)
     return ledger.begin_shard(Lease(lease.state_key, run, lease.fence), 0, WORKER)
