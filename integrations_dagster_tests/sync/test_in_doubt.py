@@ -81,8 +81,8 @@ def test_a_killed_attempt_leaves_doubt_and_is_not_repeated_by_the_next(bench: Be
     dead = bench.ledger.begin_shard(lease, 0, ctx.worker)
     first = pq.read_table(made.shards[0].path).to_pylist()[:5]
     rows = tuple(
-        SentRow(r["ordinal"], r["key"], r["match"], Change.ADDED, Action.UPSERT, "", None, r["source_digest"], "")
-        for r in first
+        SentRow(place, r["key"], r["match"], Change.ADDED, Action.UPSERT, "", None, r["source_digest"], "")
+        for place, r in enumerate(first)
     )
     batch = bench.ledger.open_batch(dead, rows, idempotency_key="first", repeatable=False, timeout=0.5, send_within=0.5)
     report = record(sync, ctx, made, bench.write(sync, ctx, made.shards))
