@@ -133,6 +133,7 @@ def test_a_rejected_row_is_held_tried_and_released(bench: PostgresBench, model: 
     assert bench.run(sync).counts.unchanged == 60
 
 
+@pytest.mark.slow
 def test_deletions_are_remembered_in_the_warehouse_for_as_long_as_they_are_listed(
     bench: PostgresBench, model: ModelSpec
 ) -> None:

@@ -120,7 +120,7 @@ def test_every_source_gives_the_plan_of_the_sql_file(bench: Bench, sql_model: Mo
     run_query(model, bench.folder, "run-of-asset", load=lambda _: value)
     found = shard_rows(bench, sync_of(bench, model))
     # Everything: keys, changes, source digests, values.
-    assert [{**row, "ordinal": 0} for row in found] == [{**row, "ordinal": 0} for row in expected]
+    assert found == expected
 
 
 def test_a_delivered_sql_file_replaced_by_a_frame_sends_nothing(bench: Bench, sql_model: ModelSpec) -> None:
