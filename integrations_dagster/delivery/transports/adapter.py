@@ -87,7 +87,7 @@ class OneHost(HTTPAdapter):
 
             def request(self, method: str, url: str, body: Any = None, *arguments: Any, **named: Any) -> None:
                 # Head and body leave together: between two calls of the system, other threads take their turn.
-                self._holds = bool(body)
+                self._holds, self._head = bool(body), b""
                 super().request(method, url, body, *arguments, **named)
 
             def send(self, data: Any) -> None:
