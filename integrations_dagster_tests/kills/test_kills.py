@@ -148,7 +148,8 @@ def test_a_write_step_killed_alone_is_run_again_and_the_run_succeeds(scene: Scen
     writes = scene.shop.client.writes("contacts", by="email")
     again = {email for email, count in writes.items() if count > 1}
     print(f"{len(keys)} rows in flight around the kill of process {victim.pid}, {len(again)} sent again")
-    assert len(again) <= 4 * 100, "at most the batches that the four threads of the killed step had in flight"
+    # Four of them are in flight at a time; the others may have an answer that is not recorded yet.
+    assert len(again) <= 12 * 100, "at most a batch of each of the twelve sender threads of the killed step"
 
 
 def writing_process(root: int) -> psutil.Process:
