@@ -1,4 +1,4 @@
-"""Python rows as Arrow tables."""
+"""Python rows as Arrow tables, and the rows of Parquet files a part at a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json
+import pyarrow.parquet as pq
+
+
+def streamed(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file whose rows are read a part at a time, in memory that does not grow with the file.
+
+    By default pyarrow reads ahead, and keeps what it has read until the file is closed.
+    """
+    return pq.ParquetFile(path, pre_buffer=False)
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from integrations_dagster.destinations.values import canonical_text
 from integrations_dagster.planner.kept import PAYLOADS
+from integrations_dagster.planner.rows import streamed
 from integrations_dagster.planner.state import Home, literal, to_disk
 from integrations_dagster.sync.mapping import Mapper
 from integrations_dagster.sync.spec import SyncSpec
@@ -39,7 +40,7 @@ def keep_payloads(sync: SyncSpec, home: Home) -> None:
 def _keep(sync: SyncSpec, shard: Path, target: Path) -> None:
     mapper = Mapper(sync, sync.destination.create(), None)
     draft = target.with_name(f".{target.name}")
-    with pq.ParquetFile(shard) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
+    with streamed(shard) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
         if not {f"c:{source}" for source in sync.sources} <= set(file.schema_arrow.names):
             return  # the sync uses other columns now
         for rows in file.iter_batches(ROWS):
@@ -66,7 +67,7 @@ def hide_payloads(sync: SyncSpec, home: Home) -> None:
         if connection.execute(f"SELECT 1 FROM {found} LIMIT 1", {"members": members}).fetchone() is None:  # noqa: S608
             return
     draft = path.with_name(f".{name}")
-    with pq.ParquetFile(path) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
+    with streamed(path) as file, pq.ParquetWriter(draft, PAYLOADS, compression="zstd") as writer:
         for rows in file.iter_batches(ROWS):
             texts: list[Any] = rows.column("payload").to_pylist()
             payloads = [

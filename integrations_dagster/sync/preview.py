@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from integrations_dagster.ledger.batches import BatchStatus
 from integrations_dagster.planner.diff import Diff, diff
 from integrations_dagster.planner.fold import fold
 from integrations_dagster.planner.kept import kept_payloads
+from integrations_dagster.planner.rows import streamed
 from integrations_dagster.planner.state import Home, Manifest, connect
 from integrations_dagster.sync.account import Connected, connect_account, identify
 from integrations_dagster.sync.context import RunContext
@@ -136,7 +135,7 @@ def _sampled(
     tally = {Status.UNCHANGED: 0, Status.INVALID: 0}
     to_send = 0
     for path, _rows in result.shards:
-        for batch in pq.ParquetFile(path).iter_batches(2000):
+        for batch in streamed(path).iter_batches(2000):
             for mapped in mapper.map(batch):
                 if mapped.outcome is None:
                     to_send += 1

@@ -11,8 +11,7 @@ from datetime import time as time_of_day
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pyarrow.parquet as pq
-
+from integrations_dagster.planner.rows import streamed
 from integrations_dagster.planner.state import quote
 from integrations_dagster.sync.cursors import start_of
 from integrations_dagster.sync.results import ModelVersion
@@ -119,7 +118,7 @@ def preview(
     names = [name for name, _ in version.columns]
     shown: list[list[str]] = []
     for path in version_files(version) or [Path(version.path) / PREVIEW]:
-        with pq.ParquetFile(path) as file:
+        with streamed(path) as file:
             for batch in file.iter_batches(batch_size=max(rows, 1)):
                 first = batch.slice(0, rows - len(shown)).to_pylist()
                 shown.extend([HIDDEN if name in sensitive else _cell(row[name]) for name in names] for row in first)

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from integrations_dagster.delivery.engine import RetrySettings
 from integrations_dagster.delivery.sender import Sender
 from integrations_dagster.destinations.base import Repeat
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
 from integrations_dagster.ledger.leases import Lease
 from integrations_dagster.ledger.writing import OpenBatch
+from integrations_dagster.planner.rows import streamed
 from integrations_dagster.planner.state import Home
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.ahead import EventsAhead
@@ -97,7 +96,7 @@ def _waiting(key: str) -> Outcome:
 def _followed(path: Path) -> frozenset[str]:
     """Keys whose acceptance others wait for."""
     keys: set[str] = set()
-    for rows in pq.ParquetFile(path).iter_batches(100_000, columns=["follows"]):
+    for rows in streamed(path).iter_batches(100_000, columns=["follows"]):
         keys.update(str(key) for key in rows.column("follows").drop_null().to_pylist())
     return frozenset(keys)
 
@@ -236,7 +235,7 @@ class _Write:
 
     def _feed(self, earlier: _Earlier) -> None:
         wave = first = 0
-        for rows in pq.ParquetFile(self._shard.path).iter_batches(READ_ROWS):
+        for rows in streamed(Path(self._shard.path)).iter_batches(READ_ROWS):
             for mapped in self._mapper.map(rows, first):
                 if mapped.wave != wave:
                     self._put_rest()

@@ -59,7 +59,7 @@ def _stream(value: Any, lazy: Path, source: str) -> pa.RecordBatchReader:
     if polars is not None and isinstance(value, polars.LazyFrame):
         # Polars streams it to a file, so that it is never in memory as a whole.
         value.sink_parquet(lazy, row_group_size=ROW_GROUP)
-        file = pq.ParquetFile(lazy)
+        file = pq.ParquetFile(lazy, pre_buffer=False)
         return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(ROW_GROUP))
     if isinstance(value, pa.RecordBatch):
         value = pa.Table.from_batches([value])

@@ -105,7 +105,7 @@ class PostgresStore:
 
     def ingest(self, path: Path, table: str, schema: str = "") -> int:
         """See `Store.ingest`."""
-        with self._explained(), pq.ParquetFile(path) as file:
+        with self._explained(), pq.ParquetFile(path, pre_buffer=False) as file:
             # Lists and texts of DuckDB's writing are as plain as the driver wants them.
             batches = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(50_000))
             where: dict[str, Any] = {"db_schema_name": schema} if schema else {"temporary": True}
