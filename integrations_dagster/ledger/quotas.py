@@ -25,8 +25,8 @@ PACED = 60.0
 TRUSTED_EVENTS = 3
 """Refusals in a row from which a published quota is not believed any more, and the pace is learned instead."""
 AT_ONCE = 0.1
-"""Seconds of silence after the first refusal beside a published quota, doubled for the next one in a row: a machine
-that stands still for 20 ms sends one request too many then."""
+"""Seconds of silence after the first refusal beside a published quota: a machine that stands still for 20 ms sends one
+request too many then."""
 LONGEST_DELAY = 900.0
 """Seconds beyond which a request is not granted at all, because a run worker would only sleep."""
 MEASURED = 10.0
@@ -224,9 +224,10 @@ class Quotas(Leases):
             block, after = pace.refused(now, serial, *self._accepted(tx, use.account, now))
             if use.quotas and pace.rate is None and after.events < TRUSTED_EVENTS:
                 # A published quota holds: one request too many is bad luck of timing, not a reason to slow down, nor to
-                # be silent for longer than it takes until there is room for it.
+                # be silent for longer than it takes until there is room for it. A second one says that others use the
+                # account: the window may be full.
                 room = [seconds / requests for requests, seconds in use.quotas if seconds <= PACED]
-                block = max(AT_ONCE, *room) * 2 ** (after.events - 1) if room else block
+                block = max(AT_ONCE, *room) if room and after.events == 1 else max([block, *room])
                 after = Pace(events=after.events, last_event=after.last_event)
             until = max(row.blocked_until, now + (block if wait is None else wait))
             tx.execute(

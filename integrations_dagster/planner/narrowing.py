@@ -214,14 +214,17 @@ class _Narrowing:
     def _tell_rows(self, *, further: bool = False) -> None:
         """View `files` and table `model`: the rows that the pass has carried, and those that were read since."""
         chosen = ", ".join(map(quote, [KEY, PARTITION, *self._columns(), _MATCH, _DIGEST]))
+        # A column of the model with the name of DuckDB's own hides it: then rows are found by their key.
+        hidden = "rowid" in map(str.lower, self._columns())
+        read, since = ("CAST(NULL AS BIGINT)",) * 2 if hidden else ("r.rowid", "-1 - rowid")
         parts = []
         if self._carries:
             # Of a key that was read since all rows were.
             but = f"ANTI JOIN unread u ON u.key = r.{quote(KEY)}" if further else ""
-            parts.append(f"SELECT {chosen}, r.rowid AS {PLACE} FROM rest r {but} WHERE {_PRESENT}")
+            parts.append(f"SELECT {chosen}, {read} AS {PLACE} FROM rest r {but} WHERE {_PRESENT}")
         if further:
             # Apart from the others.
-            parts.append(f"SELECT {chosen}, -1 - rowid AS {PLACE} FROM rows_since")
+            parts.append(f"SELECT {chosen}, {since} AS {PLACE} FROM rows_since")
         self._connection.execute(
             f"""CREATE OR REPLACE TEMP VIEW files AS {" UNION ALL ".join(parts)};
             CREATE TEMP TABLE model AS SELECT {quote(KEY)} AS key, {_MATCH} AS match,

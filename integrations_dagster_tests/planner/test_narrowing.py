@@ -206,3 +206,32 @@ def narrowed(
         found = place.plan(source, manifest, mode)
         patch.setattr(planner, "load_rest", lambda c, sync, source, removes: (load_model(c, sync, source), Stayed()))  # noqa: ARG005
         assert found == place.plan(source, manifest, mode)
+
+
+@pytest.mark.parametrize("name", ["rowid", "RowID"])
+def test_a_column_with_the_name_of_duckdbs_row_number_mixes_up_no_rows(tmp_path: Path, name: str) -> None:
+    keys = [str(number) for number in range(6)]
+    columns = {"id": keys, "email": [f"{key}@x.org" for key in keys], name: ["7"] * 6}
+    pq.write_table(pa.table(columns), tmp_path / "model.parquet")
+    source = Source({"": [tmp_path / "model.parquet"]}, ("id",), ("email",), ("exact",), ("email", name), "m")
+    with connect(tmp_path) as connection:
+        load_model(connection, "people", source)
+        digests = dict(connection.execute(f"SELECT id, {digest_text(source, source.columns)} FROM files").fetchall())
+    records = [
+        {
+            "key": key,
+            "match": f"{key}@x.org",
+            "partition": "",
+            "destination_id": f"id-{key}",
+            "source_digest": "0" * 32 if key in ("1", "2") else digests[key],
+            "payload_digest": "p",
+            "number": 1,
+        }
+        for key in keys
+    ]
+    place = Place(tmp_path, ("",))
+    manifest = Manifest(1, 1, place.keep("snapshot-1.parquet", SNAPSHOT_COLUMNS, records), rows=6)
+    found = planner.diff(Home(tmp_path), manifest, source, Settings("people", Mode.UPSERT), tmp_path / "plan")
+    ((path, candidates),) = found.shards
+    sent = [(row["key"], row["c:email"]) for row in pq.read_table(path).to_pylist()]
+    assert (candidates, sorted(sent)) == (2, [("1", "1@x.org"), ("2", "2@x.org")])
