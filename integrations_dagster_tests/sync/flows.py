@@ -118,7 +118,8 @@ class Place:
         }
 
 
-SPOILED = frozenset({"malformed", "truncated", "oversized", "endless", "slow_head", "empty", "hold", "reset"})
+# A head that trickles is read: the time is that between two parts of it.
+SPOILED = frozenset({"malformed", "truncated", "oversized", "endless", "empty", "hold", "reset"})
 
 
 def _lost(request: Mapping[str, Any]) -> bool:
