@@ -109,7 +109,9 @@ def digest_text(source: Source, used: Sequence[str], problems: frozenset[str] = 
     """
     # Each value is led by its length, so that no two rows share a text by moving a character from column to column;
     # null is "-". A row without a value because of a problem is another row than one whose value is null.
-    parts = [literal(f"{DIGEST_VERSION}/{source.mapping_digest}/")]
+    # How many columns are the key: with others the same values are another row.
+    key = f"{len(source.primary_key)}/" if len(source.primary_key) > 1 else ""
+    parts = [literal(f"{DIGEST_VERSION}/{source.mapping_digest}/{key}")]
     for column in dict.fromkeys([*source.primary_key, *used]):
         text = f"CAST({quote(column)} AS VARCHAR)"
         if source.tables:

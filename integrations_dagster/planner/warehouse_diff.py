@@ -163,20 +163,27 @@ class _Leaving:
         )
 
     def _compare(self) -> None:
-        """Table `rest`: rows that are not plainly the same, each with the records of its key from which it differs.
+        """Table `rest`: rows that are not plainly the same.
 
-        The one pass over everything, with all columns, so that what differs need not be read again. The digest is over
-        the match columns too, so that equal digests of one key mean equal match values. Records without a row are not
-        looked for here: PostgreSQL computes a left join by several processes, digests included, and a full join by one
-        (before version 16).
+        The one pass over everything, with all columns, so that what differs need not be read again. Rows and records
+        meet by digest alone, which is over the key and the match columns too: the texts of these are made for the rest
+        only. Records without a row are not looked for here: PostgreSQL computes a left join by several processes,
+        digests included, and a full join by one (before version 16).
         """
-        same = f"m.{quote(LEFT_DIGEST)} = s.source_digest AND m.{quote(PARTITION)} = s.partition"
+        if self._source.cursor is not None:
+            self._store.execute(f"CREATE TEMP TABLE rest AS {self._rows()}")
+            return
+        columns = ", ".join(map(quote, self._used))
+        digest = f"{digest_text(self._source, self._source.inputs)} AS {quote(LEFT_DIGEST)}"
+        # Said of the partition, beside the join: as a join without a counterpart it would be an anti join, whose size
+        # PostgreSQL guesses so wrongly that it sorts both sides.
         self._store.execute(
             f"""CREATE TEMP TABLE rest AS
-            SELECT m.*, s.key AS "__record_key", s.match AS "__record_match",
-                s.destination_id AS "__record_destination_id"
-            FROM ({self._rows()}) m LEFT JOIN {self._state.snapshot} s ON s.key = m.{quote(LEFT_KEY)}
-            WHERE {f"NOT coalesce({same}, false)" if self._source.cursor is None else "true"}"""
+            SELECT {self._key} AS {quote(LEFT_KEY)}, {match_text(self._source)} AS {quote(LEFT_MATCH)}, m.*
+            FROM ({self._store.computed_once(self._model(f"{columns}, {digest}"))}) m
+            LEFT JOIN (SELECT source_digest AS "__of_record", partition AS "__record_in" FROM {self._state.snapshot} s) s
+                ON s."__of_record" = m.{quote(LEFT_DIGEST)}
+            WHERE NOT coalesce(s."__record_in" = m.{quote(PARTITION)}, false)"""
         )
 
     def _follow(self) -> None:
@@ -184,7 +191,7 @@ class _Leaving:
 
         A row that is plainly the same has its record's key and match value, so that it is enough to follow records.
         """
-        begin = {name: [f"SELECT {quote(f'__record_{name}')} FROM rest"] for name in self._relating}
+        begin: dict[str, list[str]] = {name: [] for name in self._relating}
         begin["key"] += [f"SELECT {quote(LEFT_KEY)} FROM rest", f"SELECT key FROM {self._state.held} h"]
         if self._source.match:
             begin["match"].append(f"SELECT {quote(LEFT_MATCH)} FROM rest WHERE {quote(LEFT_KEY)} IS NOT NULL")
@@ -193,7 +200,7 @@ class _Leaving:
         execute = self._store.execute
         execute(f"CREATE TEMP TABLE taken AS SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM {NOTHING.snapshot} s")
         for name, parts in begin.items():
-            found = " UNION ALL ".join(parts)
+            found = " UNION ALL ".join(parts) or f"SELECT {name} FROM taken"
             # Each once, or a record that is related to it would be taken more than once.
             query = f"SELECT DISTINCT {name} FROM ({found}) n ({name}) WHERE {name} IS NOT NULL"
             execute(f"CREATE TEMP TABLE next_{name} AS {query}")
@@ -272,9 +279,12 @@ class _Leaving:
         )
         execute("INSERT INTO taken SELECT * FROM more")
         for name in self._relating:
+            # Who else has the id is asked of records that may be removed: those that are not their row's any more.
+            its_row = f"r.{quote(LEFT_KEY)} = f.key AND r.{quote(LEFT_MATCH)} = f.match"
+            but = f"ANTI JOIN rest r ON {its_row}" if name == "destination_id" else ""
             execute(f"DROP TABLE next_{name}")
             execute(
-                f"""CREATE TEMP TABLE next_{name} AS SELECT DISTINCT f.{name} FROM more f
+                f"""CREATE TEMP TABLE next_{name} AS SELECT DISTINCT f.{name} FROM more f {but}
                 ANTI JOIN seen_{name} t ON t.{name} = f.{name} WHERE f.{name} IS NOT NULL"""
             )
             execute(f"INSERT INTO seen_{name} SELECT {name} FROM next_{name}")

@@ -163,6 +163,12 @@ class PostgresStore:
         with self._explained():
             self._cursor.execute(f"ANALYZE {f'{quoted(schema)}.' if schema else ''}{quoted(table)}")
 
+    def computed_once(self, query: str) -> str:
+        """See `Store.computed_once`."""
+        # Keeps the planner from merging it with the query around it. As text: a number is converted first, and then
+        # parallel processes are not considered.
+        return f"SELECT * FROM ({query}) q OFFSET '0'"
+
     def comparable(self, kind: str) -> bool:
         """See `Store.comparable`."""
         return kind.startswith(_COMPARABLE) and not kind.endswith("[]")

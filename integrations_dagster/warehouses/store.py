@@ -80,6 +80,10 @@ class Store(Protocol):
         """A table was filled or changed much: whatever the warehouse wants to know of it before it is queried."""
         ...
 
+    def computed_once(self, query: str) -> str:
+        """A query whose columns are computed once for each row, however often what is around it uses them."""
+        ...
+
     def comparable(self, kind: str) -> bool:
         """Whether values of a type have the same text in the warehouse as in files, so that keys agree in both."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,15 @@ def test_an_email_passes_from_a_removed_row_to_a_new_one(bench: Bench, sync: Syn
     report = bench.run(sync)
     assert report.counts.removed == 0
     assert held(bench) == {"ann": "New Ann", "bob": "Bob", "cy": "Cy"}
+    assert bench.run(sync).candidates == 0
+
+
+def test_another_primary_key_sends_what_has_changed_and_no_more(bench: Bench, sync: SyncSpec) -> None:
+    load(bench, {1: ("ann", "Ann"), 2: ("bob", "Bob"), 3: ("cy", "Cyrus")})
+    sync = replace(sync, model=bench.model("people", "SELECT * FROM people", "id", "email"))
+    report = bench.run(sync)
+    assert (report.failures, report.candidates) == ((), 3), "all are looked at: their keys are new"
+    assert held(bench) == {"ann": "Ann", "bob": "Bob", "cy": "Cyrus"}
     assert bench.run(sync).candidates == 0
 
 
