@@ -175,14 +175,15 @@ class _Leaving:
             return
         columns = ", ".join(map(quote, self._used))
         digest = f"{digest_text(self._source, self._source.inputs)} AS {quote(LEFT_DIGEST)}"
+        # Under names that no column of a model has, which are not qualified here.
+        known = f'SELECT source_digest AS "__of_record", partition AS "__record_in" FROM {self._state.snapshot} s'
         # Said of the partition, beside the join: as a join without a counterpart it would be an anti join, whose size
         # PostgreSQL guesses so wrongly that it sorts both sides.
         self._store.execute(
             f"""CREATE TEMP TABLE rest AS
             SELECT {self._key} AS {quote(LEFT_KEY)}, {match_text(self._source)} AS {quote(LEFT_MATCH)}, m.*
             FROM ({self._store.computed_once(self._model(f"{columns}, {digest}"))}) m
-            LEFT JOIN (SELECT source_digest AS "__of_record", partition AS "__record_in" FROM {self._state.snapshot} s) s
-                ON s."__of_record" = m.{quote(LEFT_DIGEST)}
+            LEFT JOIN ({known}) s ON s."__of_record" = m.{quote(LEFT_DIGEST)}
             WHERE NOT coalesce(s."__record_in" = m.{quote(PARTITION)}, false)"""
         )
 
