@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from integrations_dagster.destinations import errors
+from integrations_dagster.orchestration.columns import column_schema, field_lineage, field_schema
 from integrations_dagster.sync.results import ModelVersion, Plan, RunReport
 from integrations_dagster.sync.runs import run_numbers
 from integrations_dagster.sync.spec import SyncSpec
@@ -94,7 +95,10 @@ def sync_metadata(sync: SyncSpec, plan: Plan, report: RunReport) -> Metadata:
         texts["rejected_rows"] = rejected_rows(report)
     if plan.versions:
         texts["sql"] = sql_text(plan.versions[-1].sql)
-        texts["dagster/column_schema"] = column_schema(plan.versions[-1])
+        # Deletions by primary key write no field.
+        if sync.fields or sync.match:
+            texts["dagster/column_schema"] = field_schema(sync, plan.versions[-1])
+            texts["dagster/column_lineage"] = field_lineage(sync)
         texts["model_version"] = plan.versions[-1].name
     return {**numbers, **texts}
 
@@ -144,13 +148,6 @@ def reasons_table(report: RunReport) -> dg.TableMetadataValue:
         # The count first: reasons are long, and what follows them is out of sight.
         records=[dg.TableRecord({"rows": count, "reason": _cell(reason)}) for reason, count in report.reasons],
         schema=dg.TableSchema([dg.TableColumn("rows", "int"), dg.TableColumn("reason", "string")]),
-    )
-
-
-def column_schema(version: ModelVersion) -> dg.TableSchemaMetadataValue:
-    """The columns of a model with the warehouse's types."""
-    return dg.MetadataValue.table_schema(
-        dg.TableSchema([dg.TableColumn(name, type_) for name, type_ in version.columns])
     )
 
 

@@ -41,7 +41,8 @@ def test_a_job_delivers_and_says_what_it_did(live: Live, customers_run: Delivere
     assert len(numbers["rejected_rows"]) == numbers["rejected"] + numbers["invalid"]
     assert numbers["target"] == "sandbox"
     assert "FROM raw.customers" in numbers["sql"]
-    assert numbers["dagster/column_schema"]["lifetime_value"] == "DECIMAL(14,2)"
+    assert customers_run.told["customers"].metadata["dagster/column_schema"]["lifetime_value"] == "DECIMAL(14,2)"
+    assert numbers["dagster/column_schema"]["email"] == "VARCHAR"
     assert customers_run.told["customers"].metadata["dagster/row_count"] == rows
 
 

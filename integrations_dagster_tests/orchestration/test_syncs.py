@@ -18,7 +18,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from integrations_dagster.ledger.store import Ledger
 from integrations_dagster.orchestration.worker import WORKER_TAG, this_process
-from integrations_dagster.sync.spec import Env, SyncSpec, TargetSpec
+from integrations_dagster.sync.spec import Env, FieldRule, FieldSpec, SyncSpec, TargetSpec
 from integrations_dagster.vocabulary import Mode, Worker
 from integrations_dagster_tests.orchestration.shop import Shop
 
@@ -107,8 +107,8 @@ def test_a_run_delivers_and_says_what_it_did(shop: Shop, instance: DagsterInstan
     assert found["latency_p95_ms"] >= found["latency_p50_ms"]
     assert found["target"] == "sandbox"
     assert "SELECT id, email, name" in found["sql"]
-    assert [column.name for column in found["dagster/column_schema"].columns] == ["id", "email", "name"]
     model = metadata(result, "customers")
+    assert [column.name for column in model["dagster/column_schema"].columns] == ["id", "email", "name"]
     assert model["dagster/row_count"] == 300
     assert model["seconds_query"] > 0
     assert "c1@example.com" in model["preview"]
@@ -120,6 +120,43 @@ def test_a_run_delivers_and_says_what_it_did(shop: Shop, instance: DagsterInstan
         "customers_to_hook.write[0]",
         "customers_to_hook.record",
     ]
+
+
+def test_a_run_tells_the_fields_that_it_writes_and_what_they_are_made_from(
+    shop: Shop, instance: DagsterInstance
+) -> None:
+    shop.load_customers({1: "Ada"})
+    fields = (
+        FieldSpec("firstname", "name", sensitive=True, rule=FieldRule(required=True)),
+        FieldSpec("lastname", sql="upper(name) || email", uses=("name", "email")),
+        FieldSpec("lifecyclestage", value="lead"),
+        FieldSpec("phone", "name", rule=FieldRule(type="string", hash="sha256")),
+        FieldSpec("company", value="hidden", sensitive=True),
+    )
+    result = run(shop, instance, shop.contacts(fields=fields))
+    assert result.success
+    found = metadata(result, "crm_contacts")
+    assert [
+        (column.name, column.type, column.description, column.constraints.nullable, list(column.constraints.other))
+        for column in found["dagster/column_schema"].columns
+    ] == [
+        ("email", "VARCHAR", "From the column email.", True, ["match"]),
+        ("firstname", "VARCHAR", "From the column name.", False, ["sensitive"]),
+        ("lastname", "any", "From SQL: upper(name) || email.", True, []),
+        ("lifecyclestage", "any", "From a constant: 'lead'.", True, []),
+        ("phone", "string", "From the column name.", True, ["hashed by sha256"]),
+        ("company", "any", "From a constant.", True, ["sensitive"]),
+    ]
+    lineage = {
+        field: sorted((columns.asset_key.path, columns.column_name) for columns in made_from)
+        for field, made_from in found["dagster/column_lineage"].deps_by_column.items()
+    }
+    assert lineage == {
+        "email": [(["customers"], "email")],
+        "firstname": [(["customers"], "name")],
+        "lastname": [(["customers"], "email"), (["customers"], "name")],
+        "phone": [(["customers"], "name")],
+    }
 
 
 def test_a_run_without_changes_sends_nothing_and_still_records(shop: Shop, instance: DagsterInstance) -> None:
