@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,11 @@ from integrations_dagster.planner.candidates import Settings
 from integrations_dagster.planner.model import Source, digest_text, load_model
 from integrations_dagster.planner.narrowing import Stayed
 from integrations_dagster.planner.state import HELD_COLUMNS, SNAPSHOT_COLUMNS, Home, Manifest, connect
+from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
 from integrations_dagster.vocabulary import Misconfigured, Mode
+from integrations_dagster.warehouses.base import WarehouseAddress
+from integrations_dagster.warehouses.store import SCHEMA
+from integrations_dagster_tests.planner.world import Kept, home_in
 
 KEYS = tuple("abcdef")
 EMAILS = tuple(f"{letter}@x.org" for letter in "uvwxyz")
@@ -85,20 +92,26 @@ class Place:
         pq.write_table(pa.Table.from_pylist(rows, schema), self.folder / name)
         return name
 
-    def plan(self, source: Source, manifest: Manifest, mode: Mode) -> Any:
+    def plan(self, source: Source, manifest: Manifest, mode: Mode, home: Home | None = None) -> Any:
         """All that a plan finds, in no order."""
         self._plans += 1
         folder = self.folder / f"plan-{self._plans}"
         setting = Settings("people", mode, removal_limit=1.0, shards=1, now=1000.0)
         try:
-            found = planner.diff(Home(self.folder), manifest, source, setting, folder)
+            found = planner.diff(home or Home(self.folder), manifest, source, setting, folder)
         except Misconfigured as error:
             return str(error)
-        files = {path.name: sorted(map(repr, pq.read_table(path).to_pylist())) for path in folder.glob("*.parquet")}
+        # What has left a warehouse lies beside what was found.
+        files = {
+            path.name: sorted(map(repr, pq.read_table(path).to_pylist()))
+            for path in folder.glob("*.parquet")
+            if path.name not in ("rows.parquet", "snapshot.parquet", "held.parquet")
+        }
         return found.counts, found.held, sorted(found.left_behind), files
 
 
 A: Row = ("a", "u@x.org", "1", "p1")
+B: Row = ("b", "v@x.org", "1", "p1")
 MODES = st.sampled_from((Mode.MIRROR, Mode.UPSERT, Mode.INSERT, Mode.UPDATE))
 RUN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 eachway = pytest.mark.parametrize("carried", [narrowing.CARRIED, 0], ids=["carried", "read since"])
@@ -143,6 +156,73 @@ def test_long_what_is_left_out(
     narrowed(partitions, carried, rows, records, held, mode, repeated=repeated)
 
 
+@dataclass(frozen=True)
+class Situation:
+    """A model, and what is known of its delivery: rows of the model, of the snapshot, and held ones."""
+
+    model: list[Row]
+    snapshot: list[dict[str, Any]]
+    held: list[dict[str, Any]]
+
+
+def situation(
+    folder: Path, inside: str, rows: list[Row], records: list[Record], held: list[Held], *, repeated: bool
+) -> Situation:
+    """Random rows, records and held rows beside those of `SAME`, whose partition is `inside`."""
+    same: list[Row] = [(key, f"{key}@x.org", "1", inside) for key in SAME]
+    taken = {row[0] for row in rows}
+    model = [*rows, *(row for row in same if row[0] not in taken), *(same[3:4] if repeated else [])]
+    delivered = [*((row, "known", f"id-{row[0]}") for row in same), *records]
+    everywhere = Place(folder, ("",)).digests([row for row, _, _ in delivered])
+    snapshot = [
+        {
+            "key": key,
+            "match": email,
+            "partition": "" if inside == "" else part,
+            "destination_id": record_id,
+            "source_digest": {"known": everywhere[key, email, name], "other": f"{number:032x}", "unknown": None}[
+                digest
+            ],
+            "payload_digest": "p",
+            "number": number,
+        }
+        for number, ((key, email, name, part), digest, record_id) in enumerate(delivered)
+        if key and email
+    ]
+    digests = {row["key"]: row["source_digest"] for row in snapshot}
+    waiting = [
+        {
+            "key": key,
+            "match": f"{key}@x.org",
+            "partition": inside,
+            "source_digest": digests.get(key) if unchanged else "1" * 32,
+            "status": status,
+            "attempts": 1,
+            "not_before": 2000.0,
+            "code": "C",
+            "reason": "R",
+            "since": 0.0,
+        }
+        for key, status, unchanged in held
+    ]
+    return Situation(model, snapshot, waiting)
+
+
+def kept(place: Place, state: Situation) -> Manifest:
+    """The state, in files."""
+    return Manifest(
+        1,
+        0,
+        place.keep("snapshot-1-0.parquet", SNAPSHOT_COLUMNS, state.snapshot),
+        place.keep("held-1-0.parquet", HELD_COLUMNS, state.held),
+        rows=len(state.snapshot),
+    )
+
+
+def leave_nothing_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(planner, "load_rest", lambda c, sync, source, removes: (load_model(c, sync, source), Stayed()))  # noqa: ARG005
+
+
 def narrowed(
     partitions: tuple[str, ...],
     carried: int,
@@ -158,54 +238,97 @@ def narrowed(
         # As of a plan of many rows.
         patch.setattr(planner, "IN_ORDER", 0)
         place = Place(Path(folder), partitions)
-        inside = partitions[0]
-        same: list[Row] = [(key, f"{key}@x.org", "1", inside) for key in SAME]
-        taken = {row[0] for row in rows}
-        model = [*rows, *(row for row in same if row[0] not in taken), *(same[3:4] if repeated else [])]
-        delivered = [*((row, "known", f"id-{row[0]}") for row in same), *records]
-        everywhere = Place(Path(folder), ("",)).digests([row for row, _, _ in delivered])
-        snapshot = [
-            {
-                "key": key,
-                "match": email,
-                "partition": "" if inside == "" else part,
-                "destination_id": record_id,
-                "source_digest": {"known": everywhere[key, email, name], "other": f"{number:032x}", "unknown": None}[
-                    digest
-                ],
-                "payload_digest": "p",
-                "number": number,
-            }
-            for number, ((key, email, name, part), digest, record_id) in enumerate(delivered)
-            if key and email
-        ]
-        digests = {row["key"]: row["source_digest"] for row in snapshot}
-        waiting = [
-            {
-                "key": key,
-                "match": f"{key}@x.org",
-                "partition": inside,
-                "source_digest": digests.get(key) if unchanged else "1" * 32,
-                "status": status,
-                "attempts": 1,
-                "not_before": 2000.0,
-                "code": "C",
-                "reason": "R",
-                "since": 0.0,
-            }
-            for key, status, unchanged in held
-        ]
-        manifest = Manifest(
-            1,
-            0,
-            place.keep("snapshot-1-0.parquet", SNAPSHOT_COLUMNS, snapshot),
-            place.keep("held-1-0.parquet", HELD_COLUMNS, waiting),
-            rows=len(snapshot),
-        )
-        source = place.source(model)
+        state = situation(Path(folder), partitions[0], rows, records, held, repeated=repeated)
+        manifest, source = kept(place, state), place.source(state.model)
         found = place.plan(source, manifest, mode)
-        patch.setattr(planner, "load_rest", lambda c, sync, source, removes: (load_model(c, sync, source), Stayed()))  # noqa: ARG005
+        leave_nothing_out(patch)
         assert found == place.plan(source, manifest, mode)
+
+
+@pytest.fixture(scope="module")
+def opened(address: WarehouseAddress) -> Iterator[WarehouseHome]:
+    """A home in a warehouse that has no state: what plans are made against are changes that are not in force."""
+    store = Kept(address)
+    with tempfile.TemporaryDirectory() as folder:
+        yield home_in(address, Path(folder), store)
+    store.store.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("partitions", [("",), ("p1", "p2")], ids=["whole", "partitioned"])
+@settings(RUN, max_examples=8)
+@given(ROWS, RECORDS, HELD, MODES, st.booleans())
+@example([("a", "u@x.org", "2", "p1")], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)  # one id
+@example([B], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)
+@example([("a", "w@x.org", "1", "p1"), B], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)
+@example([], [], [(SAME[2], "rejected", True)], Mode.UPSERT, False)
+@example([], [], [], Mode.UPSERT, True)
+def test_what_stays_in_the_warehouse_changes_nothing(
+    opened: WarehouseHome,
+    partitions: tuple[str, ...],
+    rows: list[Row],
+    records: list[Record],
+    held: list[Held],
+    mode: Mode,
+    repeated: bool,
+) -> None:
+    stayed(opened, partitions, rows, records, held, mode, repeated=repeated)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@settings(RUN, max_examples=400, derandomize=False, print_blob=True)
+@given(st.sampled_from((("",), ("p1",), ("p1", "p2"))), ROWS, RECORDS, HELD, MODES, st.booleans())
+def test_long_what_stays_in_the_warehouse(
+    opened: WarehouseHome,
+    partitions: tuple[str, ...],
+    rows: list[Row],
+    records: list[Record],
+    held: list[Held],
+    mode: Mode,
+    repeated: bool,
+) -> None:
+    stayed(opened, partitions, rows, records, held, mode, repeated=repeated)
+
+
+def stayed(
+    home: WarehouseHome,
+    partitions: tuple[str, ...],
+    rows: list[Row],
+    records: list[Record],
+    held: list[Held],
+    mode: Mode,
+    *,
+    repeated: bool,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        place = Place(Path(folder), partitions)
+        state = situation(Path(folder), partitions[0], rows, records, held, repeated=repeated)
+        manifest, source = kept(place, state), place.source(state.model)
+        leave_nothing_out(patch)
+        found = place.plan(source, manifest, mode)
+        changes = f"fold-{uuid.uuid4().hex}"
+        matches = [record["match"] for record in state.snapshot]
+        with connect(place.folder) as connection:
+            Home(place.folder).attach(connection, manifest)
+            for kind in ("snapshot", "held"):
+                connection.execute(f"CREATE TEMP VIEW no_{kind} AS SELECT * FROM {kind} WHERE false")
+                write_changes(connection, kind, f"no_{kind}", kind, home.folder / changes)
+        there = replace(manifest, snapshot=changes, held="", shared=len(set(matches)) < len(matches))
+        assert found == place.plan(in_warehouse(home, source), there, mode, home)
+
+
+def in_warehouse(home: WarehouseHome, source: Source) -> Source:
+    """The model as tables."""
+    tables: dict[str, str] = {}
+    types: dict[str, str] = {}
+    with home.open() as store, store.transaction():
+        store.prepare_schema()
+        for partition, (path,) in source.files.items():
+            tables[partition] = f"people_{uuid.uuid4().hex[:12]}"
+            store.execute(f"CREATE TABLE {SCHEMA}.{tables[partition]} (id VARCHAR, email VARCHAR, name VARCHAR)")
+            store.ingest(path, tables[partition], SCHEMA)
+            types = dict(store.columns(tables[partition]))
+    return replace(source, files={}, tables=tables, types=types, inputs=source.columns)
 
 
 @pytest.mark.parametrize("name", ["rowid", "RowID"])
