@@ -37,7 +37,7 @@ from integrations_dagster.planner.log import SETTLED
 from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.records import RECORDS_AFTER, settle_records
 from integrations_dagster.planner.state import Home, Manifest, connect, literal, slug, to_disk
-from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
+from integrations_dagster.planner.warehouse_home import WarehouseHome, repeats, write_changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +170,12 @@ def _keep_changes(connection: duckdb.DuckDBPyConnection, manifest: Manifest, tar
     for kind, query in (("snapshot", after), ("held", HELD_AFTER)):
         connection.execute(f"CREATE TEMP TABLE {kind}_after AS {query}")
         grown[kind] = write_changes(connection, kind, kind, f"{kind}_after", target / name)
-    shared = scalar(
-        connection, "SELECT count(*) FROM (SELECT match FROM snapshot_after GROUP BY match HAVING count(*) > 1)"
-    )
     return replace(
-        manifest, snapshot=name, rows=manifest.rows + grown["snapshot"], shared=manifest.shared or shared > 0
+        manifest,
+        snapshot=name,
+        rows=manifest.rows + grown["snapshot"],
+        shared=manifest.shared or repeats(connection, "snapshot_after", "match"),
+        several=manifest.several or repeats(connection, "snapshot_after", "key"),
     )
 
 

@@ -75,6 +75,7 @@ class Manifest:
         mode: The mode of the newest plan; "" before the first, and in manifests that are older than this field.
         values: File name of the payloads that are kept, or "".
         shared: Whether records of different keys may have one match value (kept for a home in the warehouse).
+        several: Whether a key may have more than one record (likewise).
     """
 
     generation: int = 0
@@ -92,6 +93,7 @@ class Manifest:
     volumes: list[list[int]] = field(default_factory=list)
     values: str = ""
     shared: bool = False
+    several: bool = False
 
 
 def slug(text: str) -> str:

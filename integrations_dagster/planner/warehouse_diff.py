@@ -39,11 +39,13 @@ class State:
         snapshot: Columns `SNAPSHOT_COLUMNS`.
         held: Columns `HELD_COLUMNS`.
         shared: Whether records of different keys may have one match value.
+        several: Whether a key may have more than one record.
     """
 
     snapshot: str
     held: str
     shared: bool = False
+    several: bool = False
 
 
 def _no_rows(columns: Mapping[str, str]) -> str:
@@ -194,10 +196,14 @@ class _Leaving:
         """
         begin: dict[str, list[str]] = {name: [] for name in self._relating}
         begin["key"] += [f"SELECT {quote(LEFT_KEY)} FROM rest", f"SELECT key FROM {self._state.held} h"]
+        repeated = f"SELECT {{0}} FROM {self._state.snapshot} s GROUP BY {{0}} HAVING count(*) > 1"
+        if self._state.several:
+            # A row is plainly the same as one of them.
+            begin["key"].append(repeated.format("key"))
         if self._source.match:
             begin["match"].append(f"SELECT {quote(LEFT_MATCH)} FROM rest WHERE {quote(LEFT_KEY)} IS NOT NULL")
             if self._state.shared:
-                begin["match"].append(f"SELECT match FROM {self._state.snapshot} s GROUP BY match HAVING count(*) > 1")
+                begin["match"].append(repeated.format("match"))
         execute = self._store.execute
         execute(f"CREATE TEMP TABLE taken AS SELECT {', '.join(SNAPSHOT_COLUMNS)} FROM {NOTHING.snapshot} s")
         for name, parts in begin.items():

@@ -247,7 +247,14 @@ class WarehouseHome(Home):
                     f"A run of the sync {self.sync!r} has changed its state meanwhile.",
                     "Look again when it has finished.",
                 )
-            return leave(store, replace(relations, shared=manifest.shared), source, sync, folder, count_keys=count_keys)
+            return leave(
+                store,
+                replace(relations, shared=manifest.shared, several=manifest.several),
+                source,
+                sync,
+                folder,
+                count_keys=count_keys,
+            )
 
     def _overlaid(self, store: Store, state: State, changes: Changes) -> State:
         """The state with changes that are not in force."""
@@ -483,6 +490,12 @@ def write_changes(connection: duckdb.DuckDBPyConnection, kind: str, before: str,
         ).fetchall()[0][0]
         grown += written if what == "fresh" else -written
     return grown
+
+
+def repeats(connection: duckdb.DuckDBPyConnection, records: str, column: str) -> bool:
+    """Whether two records of a relation have the same value."""
+    query = f"SELECT 1 FROM {records} GROUP BY {column} HAVING count(*) > 1 LIMIT 1"
+    return bool(connection.execute(query).fetchall())
 
 
 def _tried(work: Callable[[], T]) -> T:

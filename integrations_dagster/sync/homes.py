@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from integrations_dagster.planner.model import scalar
 from integrations_dagster.planner.state import Home, connect, to_disk
-from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
+from integrations_dagster.planner.warehouse_home import WarehouseHome, repeats, write_changes
 from integrations_dagster.sync.account import connect_account, identify
 from integrations_dagster.sync.context import RunContext
 from integrations_dagster.sync.published import publish_log
@@ -129,10 +128,8 @@ def _to_warehouse(held: HeldState, target: WarehouseHome, ctx: RunContext, step:
             connection.execute(f"CREATE TEMP VIEW {kind}_all AS SELECT * FROM {kind}")
             connection.execute(f"CREATE TEMP VIEW {kind}_none AS SELECT * FROM {kind} WHERE false")
             write_changes(connection, kind, f"{kind}_none", f"{kind}_all", home.folder / name)
-        shared = scalar(
-            connection, "SELECT count(*) FROM (SELECT match FROM snapshot GROUP BY match HAVING count(*) > 1)"
-        )
-    moved = replace(manifest, snapshot=name, held="", values="", shared=shared > 0)
+        shared, several = (repeats(connection, "snapshot", column) for column in ("match", "key"))
+    moved = replace(manifest, snapshot=name, held="", values="", shared=shared, several=several)
     with target.prepared(moved) as commit, ctx.ledger.guarded(held.lease):
         step("switch")
         commit()

@@ -21,7 +21,7 @@ from integrations_dagster.planner.candidates import Settings
 from integrations_dagster.planner.model import Source, digest_text, load_model
 from integrations_dagster.planner.narrowing import Stayed
 from integrations_dagster.planner.state import HELD_COLUMNS, SNAPSHOT_COLUMNS, Home, Manifest, connect
-from integrations_dagster.planner.warehouse_home import WarehouseHome, write_changes
+from integrations_dagster.planner.warehouse_home import WarehouseHome, repeats, write_changes
 from integrations_dagster.vocabulary import Misconfigured, Mode
 from integrations_dagster.warehouses.base import WarehouseAddress
 from integrations_dagster.warehouses.store import SCHEMA
@@ -260,6 +260,8 @@ def opened(address: WarehouseAddress) -> Iterator[WarehouseHome]:
 @example([("a", "u@x.org", "2", "p1")], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)  # one id
 @example([B], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)
 @example([("a", "w@x.org", "1", "p1"), B], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)
+@example([], [((SAME[0], "u@x.org", "1", "p1"), "known", None)], [], Mode.MIRROR, False)  # two records of a key
+@example([], [((SAME[3], "u@x.org", "1", "p1"), "known", None)], [], Mode.MIRROR, True)  # and its row twice
 @example([], [], [(SAME[2], "rejected", True)], Mode.UPSERT, False)
 @example([], [], [], Mode.UPSERT, True)
 def test_what_stays_in_the_warehouse_changes_nothing(
@@ -307,13 +309,13 @@ def stayed(
         leave_nothing_out(patch)
         found = place.plan(source, manifest, mode)
         changes = f"fold-{uuid.uuid4().hex}"
-        matches = [record["match"] for record in state.snapshot]
         with connect(place.folder) as connection:
             Home(place.folder).attach(connection, manifest)
             for kind in ("snapshot", "held"):
                 connection.execute(f"CREATE TEMP VIEW no_{kind} AS SELECT * FROM {kind} WHERE false")
                 write_changes(connection, kind, f"no_{kind}", kind, home.folder / changes)
-        there = replace(manifest, snapshot=changes, held="", shared=len(set(matches)) < len(matches))
+            shared, several = (repeats(connection, "snapshot", column) for column in ("match", "key"))
+        there = replace(manifest, snapshot=changes, held="", shared=shared, several=several)
         assert found == place.plan(in_warehouse(home, source), there, mode, home)
 
 
