@@ -34,8 +34,8 @@ from integrations_dagster.ledger.store import Ledger
 
 FAST = RetrySettings(attempts=3, base=0.001, cap=0.002, patience=0.9)
 Answer = tuple[int, Mapping[str, str], bytes]
-ENDLESS = b"endless"
-"""A body that trickles in and never ends."""
+ENDLESS, ENDLESS_HEAD = b"endless", b"endless head"
+"""A body, and a head, that trickle in and never end."""
 Driver = Callable[..., Drive]
 
 
@@ -59,8 +59,8 @@ class Script:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                if body is ENDLESS:
-                    self.end_headers()
+                if body in (ENDLESS, ENDLESS_HEAD):
+                    self.end_headers() if body is ENDLESS else self.flush_headers()
                     self._trickle()
                     return
                 self.send_header("Content-Length", str(len(body)))
@@ -333,10 +333,11 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(servers: list[Script],
     assert not driving.unknown
 
 
-def test_an_answer_without_end_is_given_up(servers: list[Script], drive: Driver) -> None:
-    servers.append(script := Script(*[(200, {}, ENDLESS)] * 3))
+@pytest.mark.parametrize(("body", "told"), [(ENDLESS, r"longer than 0\.5 s"), (ENDLESS_HEAD, r"within 0\.5 s")])
+def test_an_answer_without_end_is_given_up(servers: list[Script], drive: Driver, body: bytes, told: str) -> None:
+    servers.append(script := Script(*[(200, {}, body)] * 3))
     driving = drive(script.url, timeout=0.5)
-    with pytest.raises(NoAnswer, match=r"longer than 0\.5 s") as refused:
+    with pytest.raises(NoAnswer, match=told) as refused:
         driving.run(two_requests)
     print(refused.value)
     assert driving.lost

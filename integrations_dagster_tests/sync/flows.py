@@ -118,8 +118,7 @@ class Place:
         }
 
 
-# A head that trickles is read: the time is that between two parts of it.
-SPOILED = frozenset({"malformed", "truncated", "oversized", "endless", "empty", "hold", "reset"})
+SPOILED = frozenset({"malformed", "truncated", "oversized", "endless", "slow_head", "empty", "hold", "reset"})
 
 
 def _lost(request: Mapping[str, Any]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPResponse
 from typing import Any
 
 import requests
@@ -13,6 +15,51 @@ from urllib3.util.wait import wait_for_read
 
 TOGETHER = 256 * 1024
 """Bytes of a body up to which it is copied behind its head."""
+LATE_PARTS = 3
+"""Parts of an answer that are read although the time is up: a process that was stopped finds the whole answer there."""
+
+
+class _HeadInTime(io.RawIOBase):
+    """What comes over a connection. It bounds the time of an answer's head, of which each part could come in time.
+
+    Args:
+        socket: Of the connection.
+        until: The end of the time, by `time.monotonic()`.
+    """
+
+    def __init__(self, socket: Any, until: float) -> None:
+        self._raw = socket.makefile("rb", buffering=0)
+        self._until = until
+        self._late = 0
+        self.whole = False
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
+
+    def readinto(self, buffer: Any) -> int | None:
+        if not self.whole:
+            self._late += time.monotonic() > self._until
+            if self._late > LATE_PARTS:
+                raise TimeoutError("the head of the answer took too long")
+        count: int | None = self._raw.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Reading:
+    """Stands for a socket where an `HTTPResponse` asks for what is read from it."""
+
+    def __init__(self, raw: _HeadInTime) -> None:
+        self._raw = raw
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._raw)
 
 
 class OneHost(HTTPAdapter):
@@ -111,6 +158,14 @@ class OneHost(HTTPAdapter):
                 if not (decrypted is not None and decrypted()) and not wait_for_read(self.sock, adapter._left()):
                     raise TimeoutError("no answer")
                 adapter._land()
-                return super().getresponse()
+                raw = _HeadInTime(self.sock, adapter.departed + adapter._timeout)
+                source: Any = _Reading(raw)
+                self.response_class = lambda _socket, *more, **named: HTTPResponse(source, *more, **named)
+                try:
+                    return super().getresponse()
+                finally:
+                    raw.whole = True
+                    # A proxy's answer to the next connection is not read here.
+                    del self.response_class
 
         return Telling

@@ -16,7 +16,7 @@ from requests.structures import CaseInsensitiveDict
 
 from integrations_dagster.delivery.accounts import Account
 from integrations_dagster.delivery.credentials import Grant
-from integrations_dagster.delivery.transports.adapter import OneHost
+from integrations_dagster.delivery.transports.adapter import LATE_PARTS, OneHost
 from integrations_dagster.delivery.transports.unanswered import NoAnswer as NoAnswer
 from integrations_dagster.delivery.transports.unanswered import NotSent as NotSent
 from integrations_dagster.destinations.base import Request, Response
@@ -24,8 +24,6 @@ from integrations_dagster.destinations.errors import DestinationError, Refused
 
 MAX_ANSWER = 32 * 1024 * 1024
 """Bytes of an answer beyond which it is not read."""
-LATE_PARTS = 3
-"""Parts of an answer that are read although the time is up: a process that was stopped finds the whole answer there."""
 CONNECT_TIMEOUT = 10.0
 """Seconds to establish a connection."""
 GZIP_FROM = 1400
