@@ -275,7 +275,8 @@ def _write_log(
     ahead: Sequence[EventFiles],
     made: Sequence[EventFiles],
 ) -> None:
-    """Log files are named by run and range of numbers; rows are in no order. They appear complete.
+    """Log files are named by run and range of numbers; rows are in no order. They appear complete, and are on disk
+    before the batches that they tell of are deleted.
 
     Files above the number `before`, which the state contains, were left by a fold that was killed.
     """
@@ -296,6 +297,7 @@ def _write_log(
     if len(runs) == 1 and not scalar(connection, "SELECT count(*) FROM stale"):
         # Where all events are of one run, their files are its log, and need not be written again.
         for files in made:
+            to_disk(files.rows)
             _link(files, home.log_folder(next(iter(runs))))
     elif made:
         connection.execute(
@@ -314,12 +316,17 @@ def _write_log(
         query = f"SELECT *, CAST({now} AS DOUBLE) AS closed FROM outcomes"
         query += f" WHERE status <> 'unchanged' AND run_id = {literal(run_id)}"
         _appear(connection, query, folder / SETTLED)
+    log = home.folder / "log"
+    folders = {*(home.log_folder(run_id) for run_id in runs), *(log / run_id for (run_id,) in settled)}
+    for folder in [*folders, log] if folders else ():
+        to_disk(folder)
 
 
 def _appear(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     """Write a file of the log, which is there when it is complete."""
     draft = path.with_name(f".{path.name}")
     connection.execute(f"COPY ({query}) TO {literal(str(draft))} ({PACKED})")
+    to_disk(draft)
     draft.replace(path)
 
 
@@ -332,4 +339,5 @@ def _link(files: EventFiles, folder: Path) -> None:
         # A file system without links.
         draft = path.with_name(f".{path.name}")
         shutil.copyfile(files.rows, draft)
+        to_disk(draft)
         draft.replace(path)
