@@ -92,7 +92,8 @@ class Names:
         """The syncs that are not wrong in themselves."""
         found = []
         for sync in self.syncs:
-            with suppress(Misconfigured):
+            # Whatever a destination's class raises: it is told where that sync is checked itself.
+            with suppress(Exception):
                 found.append((sync, self.sync_spec(sync)))
         return found
 
@@ -175,7 +176,7 @@ class Names:
         for sync in self.syncs:
             if sync.destination != destination.name or not sync.looked_up:
                 continue
-            with suppress(Misconfigured):
+            with suppress(Exception):
                 for lookup in self.sync_spec(sync).lookups:
                     if lookup.reference is not None:
                         columns = (*found.get(lookup.reference, ()), lookup.key, lookup.value)

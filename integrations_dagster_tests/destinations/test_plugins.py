@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from integrations_dagster_tests.components.project import SYNC, ProjectFolder
+
 CRM = """
 from integrations_dagster.destinations.webhook import Webhook
 
@@ -144,3 +146,31 @@ def test_a_name_has_one_kind(site: Site) -> None:
     assert "is offered by" in done.stderr
     assert "one-kind 1.2" in done.stderr
     assert "two-kind 1.2" in done.stderr
+
+
+LOAD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from integrations_dagster.components.load import load_project
+loaded = load_project(Path(sys.argv[1]))
+print([sync.name for sync in loaded.specs])
+print(loaded.broken)
+"""
+
+
+def test_a_defect_of_a_kind_breaks_the_syncs_that_use_it_only(site: Site, tmp_path: Path) -> None:
+    defect = "\n    def check(self, *_arguments: object) -> None:\n        [].pop()\n"
+    site.place("acme-kinds", "acme_kinds", CRM.format(kind="acme") + defect, {"acme": "acme_kinds:Acme"})
+    project = ProjectFolder(tmp_path / "project")
+    project.write(
+        "acme",
+        "type: integrations_dagster.Destination\nattributes: {name: book, kind: acme, targets: {sandbox: {base_url: http://127.0.0.1:9}}}\n",
+    )
+    project.write("to_acme", SYNC.replace("people_to_hook", "to_acme").replace(": hook", ": book"))
+    done = site.python(LOAD, str(project.root))
+    assert done.returncode == 0, done.stderr
+    sound, broken = done.stdout.splitlines()
+    assert sound == "['people_to_hook']"
+    assert "to_acme" in broken
+    assert "pop from empty list" in broken
