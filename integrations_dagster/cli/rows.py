@@ -210,8 +210,9 @@ def _what(event: Changed | Awaited | Requested | Settled) -> str:
             return f"sent at about {_time(event.at)}, no answer yet; it may take effect until {until}, {then}"
         case Requested():
             status = "no answer" if event.status is None else str(event.status)
+            # A webhook's requests go to its address itself, which may be a secret.
             parts = [
-                f"{event.method} {event.path} -> {status} in {event.milliseconds:,} ms",
+                f"{event.method} {event.path or 'base_url'} -> {status} in {event.milliseconds:,} ms",
                 f"attempt {event.attempt}",
             ]
             parts += [f"{event.rows:,} rows"] if event.rows != 1 else []

@@ -74,7 +74,8 @@ EVENT_COLUMNS = {
 }
 """One row for each row of each batch; `reference` is the request's idempotency key."""
 
-_NO_ANSWER = ("NO_ANSWER", "No answer came; what the request did is unknown.")
+NO_ANSWER = ("NO_ANSWER", "No usable answer came; what the request did is unknown.")
+"""Code and reason of a row whose request got no answer, or one that could not be read."""
 _HEAD = {
     "number": "BIGINT",
     "run_id": "VARCHAR",
@@ -215,8 +216,8 @@ WITH spread AS (
         r_y AS payload_digest, coalesce(nullif(o_d, ''), r_d) AS destination_id,
         CASE WHEN o_s IS NOT NULL THEN o_s WHEN h.repeatable THEN '{Status.UNSENT}' ELSE '{Status.IN_DOUBT}' END
             AS outcome,
-        CASE WHEN o_s IS NULL THEN {literal(_NO_ANSWER[0])} ELSE o_c END AS code,
-        CASE WHEN o_s IS NULL THEN {literal(_NO_ANSWER[1])} ELSE o_r END AS reason,
+        CASE WHEN o_s IS NULL THEN {literal(NO_ANSWER[0])} ELSE o_c END AS code,
+        CASE WHEN o_s IS NULL THEN {literal(NO_ANSWER[1])} ELSE o_r END AS reason,
         coalesce(o_q, '') AS request_id
     FROM spread
 ), judged AS (

@@ -19,6 +19,7 @@ import duckdb
 
 from integrations_dagster.delivery import request_log
 from integrations_dagster.ledger.batches import BatchRecord, BatchStatus
+from integrations_dagster.planner.events import NO_ANSWER
 from integrations_dagster.planner.kept import kept_payloads
 from integrations_dagster.planner.log import SETTLED, run_folders
 from integrations_dagster.planner.state import Home, Manifest, connect, slug
@@ -29,8 +30,6 @@ from integrations_dagster.sync.report import REPORT
 from integrations_dagster.sync.spec import SyncSpec
 from integrations_dagster.sync.state import state_key
 from integrations_dagster.vocabulary import Status
-
-NO_ANSWER = "No answer came; what the request did is unknown."
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,9 +282,7 @@ def _in_ledger(waiting: Iterable[tuple[BatchRecord, int | None]], manifest: Mani
                 yield Settled(closed, run, shard, o.status.value, o.code, o.reason, id_, o.request_id, late, name)
             else:
                 status = Status.UNSENT if batch.repeatable else Status.IN_DOUBT
-                yield Settled(
-                    closed, run, shard, status.value, "NO_ANSWER", NO_ANSWER, row.destination_id, "", late, name
-                )
+                yield Settled(closed, run, shard, status.value, *NO_ANSWER, row.destination_id, "", late, name)
 
 
 # The request logs
