@@ -83,6 +83,7 @@ def test_a_second_attempt_skips_what_is_answered_and_repeats_what_is_open(bench:
     hold(bench, applied=True, times=1)
     first = Writer(sync, ctx, made)
     bench.client.wait_held(1)
+    wait_until(lambda: bench.emails() == expected(40, 1) and len(bench.ledger.open_batches(lease.state_key)) == 1)
     second = Writer(sync, ctx, made)
     second.join()
     assert second.error is None
