@@ -305,7 +305,7 @@ WINDOWS = st.lists(
 Windows = list[tuple[Model, dict[str, str], list[str], list[Fate]]]
 
 
-@settings(RUN, max_examples=3)
+@settings(RUN, max_examples=2)
 @given(WINDOWS, models(), PLACES, st.permutations(PARTS), st.sampled_from((Mode.MIRROR, Mode.UPSERT)))
 def test_partitions_in_any_order_end_as_one_run_of_all(
     history: Windows, last: Model, places: dict[str, str], order: list[str], mode: Mode

@@ -113,7 +113,7 @@ class Place:
 A: Row = ("a", "u@x.org", "1", "p1")
 B: Row = ("b", "v@x.org", "1", "p1")
 MODES = st.sampled_from((Mode.MIRROR, Mode.UPSERT, Mode.INSERT, Mode.UPDATE))
-RUN = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+RUN = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 eachway = pytest.mark.parametrize("carried", [narrowing.CARRIED, 0], ids=["carried", "read since"])
 
 
@@ -255,7 +255,7 @@ def opened(address: WarehouseAddress) -> Iterator[WarehouseHome]:
 
 
 @pytest.mark.parametrize("partitions", [("",), ("p1", "p2")], ids=["whole", "partitioned"])
-@settings(RUN, max_examples=8)
+@settings(RUN, max_examples=5)
 @given(ROWS, RECORDS, HELD, MODES, st.booleans())
 @example([("a", "u@x.org", "2", "p1")], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)  # one id
 @example([B], [(A, "known", "1"), (B, "known", "1")], [], Mode.MIRROR, False)

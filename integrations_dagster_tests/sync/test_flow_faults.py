@@ -55,10 +55,12 @@ FAULTS: list[dict[str, Any]] = [
 ]
 NAMES = ["-".join(str(value) for value in fault.values()) for fault in FAULTS]
 MIXED = [fault for fault in FAULTS if fault["kind"] not in ("oversized", "endless", "slow_head", "hold")]
-# A job is polled: where that is throttled it takes a quarter of a minute, so that jobs meet other faults.
-_KIND_OF = (*KINDS[:2], *KINDS[4:], *KINDS[2:4], *KINDS, *KINDS)
-QUICK = {(_KIND_OF[place], place) for place in range(len(FAULTS))}
-QUICK |= {(kind, NAMES.index("reset-True")) for kind in (PLAIN, KEYED, VERIFIED)}
+# A job is polled, which takes seconds.
+_JOBS = (JOB, JOB_UPSERT)
+_OTHERS = [kind for kind in KINDS if kind not in _JOBS]
+QUICK = {(_OTHERS[place % len(_OTHERS)], place) for place in range(len(FAULTS))}
+QUICK |= {(kind, NAMES.index("reset-True")) for kind in (PLAIN, KEYED, VERIFIED, JOB)}
+QUICK |= {(JOB_UPSERT, NAMES.index("html-503"))}
 """Each fault, and each kind of flow, each time."""
 
 

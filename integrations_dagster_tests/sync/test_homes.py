@@ -119,6 +119,7 @@ def test_runs_with_the_state_in_the_warehouse(bench: PostgresBench, model: Model
         bench.run(sync)
 
 
+@pytest.mark.slow
 def test_a_rejected_row_is_held_tried_and_released(bench: PostgresBench, model: ModelSpec) -> None:
     sync = bench.sync_in(WAREHOUSE, model, max_attempts=2)
     rejected = {"kind": "reject_rows", "with": "Näme 5.", "message": "No.", "code": "BAD"}
@@ -148,6 +149,7 @@ def test_deletions_are_remembered_in_the_warehouse_for_as_long_as_they_are_liste
     assert bench.run(sync).candidates == 1, "the row has come back"
 
 
+@pytest.mark.slow
 def test_a_partitioned_model_in_the_warehouse(bench: PostgresBench) -> None:
     bench.load("people", people(60), COLUMNS)
     path = "SELECT * FROM people WHERE seen >= $partition_start AND seen < $partition_end"
@@ -274,6 +276,7 @@ def test_a_key_whose_text_depends_on_the_home_is_refused(bench: PostgresBench, m
         bench.run(bench.sync_in(WAREHOUSE, odd))
 
 
+@pytest.mark.slow
 def test_a_resync_and_computed_fields_in_the_warehouse(bench: PostgresBench, model: ModelSpec) -> None:
     upper = "upper(firstname) || ' ' || (100 / (id - 5))"
     sync = bench.sync_in(WAREHOUSE, model)

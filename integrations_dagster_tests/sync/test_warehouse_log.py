@@ -165,6 +165,7 @@ def test_what_a_kill_leaves_out_is_copied_by_a_repeated_record_and_by_the_next_p
     assert counted == [("killed-False", 12), ("killed-True", 12)]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("method", ["ingest", "commit"])
 def test_a_copy_that_is_killed_in_its_transaction_changes_nothing(
     bench: PostgresBench, model: ModelSpec, monkeypatch: pytest.MonkeyPatch, method: str
@@ -207,6 +208,7 @@ def test_a_dead_run_and_a_failed_plan_are_in_the_tables(bench: PostgresBench, mo
     assert bench.rows(asked.format("guarded")) == [("failed", str(caught.value), 0)]
 
 
+@pytest.mark.slow
 def test_old_runs_are_deleted_there_too(bench: PostgresBench, model: ModelSpec) -> None:
     sync = hook(bench, model, "old", log_days=10)
     bench.run(sync, ctx=bench.context("old"))

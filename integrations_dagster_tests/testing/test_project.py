@@ -24,7 +24,7 @@ TestContacts = conformance_tests(Contacts())
 TestCompanies = pytest.mark.slow(conformance_tests(Companies()))
 TestSalesforceContacts = conformance_tests(SalesforceContacts())
 TestHook = conformance_tests(Hook())
-# The sandbox's own kinds, but for one: that they lose and double nothing, the tests of faults see each time.
+# The sandbox's own kinds: that they lose and double nothing, the tests of faults see each time.
 TestInserts = pytest.mark.slow(conformance_tests(Inserts()))
 TestKeyedInserts = pytest.mark.slow(conformance_tests(KeyedInserts()))
-TestJobs = conformance_tests(Jobs())
+TestJobs = pytest.mark.slow(conformance_tests(Jobs()))
