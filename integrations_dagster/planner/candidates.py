@@ -147,10 +147,12 @@ def judge(
         else "SELECT NULL::VARCHAR AS match, NULL::VARCHAR AS first_key, NULL::VARCHAR AS last_key WHERE false"
     )
     connection.execute(f"CREATE TEMP TABLE doubles AS {doubles}")
-    # A partitioned model is compared in parts: the rows of the other parts are known by their records.
+    # A partitioned model is compared in parts: the rows of the other parts are known by their records, a row by the
+    # newest of its key. A record of no partition is of a row that has left the model.
     elsewhere = (
         f"""SELECT m.key, any_value(s.key) AS other, any_value(s.partition) AS partition
         FROM model m JOIN snapshot s ON s.match = m.match AND s.key <> m.key AND s.partition NOT IN ({partitions})
+        ANTI JOIN snapshot newer ON newer.key = s.key AND newer.number > s.number
         WHERE m.key IS NOT NULL AND s.key NOT IN (SELECT key FROM model WHERE key IS NOT NULL) GROUP BY m.key"""
         if has_match and partitions != "''"
         else "SELECT NULL::VARCHAR AS key, NULL::VARCHAR AS other, NULL::VARCHAR AS partition WHERE false"
@@ -347,7 +349,8 @@ def _move(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partitions: list[str], stayed_keys: int) -> None:
-    where = f"s.partition IN ({', '.join(literal(partition) for partition in partitions)})"
+    # One of no partition was left by another mode, when its row left the model.
+    where = f"(s.partition IN ({', '.join(map(literal, partitions))}) OR s.partition IS NULL)"
     # A record that another row's match value claims is handed over, not deleted: also under another name of it, and
     # while the claim is invalid. One record is removed once, even where two of its names are in doubt. A stray is
     # removed only after the row that replaces it was accepted, and never while its key renames it or waits.
@@ -392,8 +395,8 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
     connection.execute(
         f"""UPDATE candidates SET linked = true WHERE key IN (SELECT key FROM removals WHERE NOT missing);
         INSERT INTO candidates
-        SELECT r.key, r.match, r.partition, coalesce(r.source_digest, ''), r.destination_id, NULL, '{Change.REMOVED}',
-            '{Action.DELETE}', r.wave, NOT r.missing,
+        SELECT r.key, r.match, coalesce(r.partition, ''), coalesce(r.source_digest, ''), r.destination_id, NULL,
+            '{Change.REMOVED}', '{Action.DELETE}', r.wave, NOT r.missing,
             CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL, NULL
         FROM removals r LEFT JOIN candidates c ON c.key = r.key
             LEFT JOIN held h ON h.key = r.key AND h.status IN ('rejected', 'parked')"""

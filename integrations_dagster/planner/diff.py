@@ -68,7 +68,8 @@ class Diff:
 def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, folder: Path) -> Diff:
     """Find the candidates and write them to `folder`: `shard-<n>.parquet`, `outcomes-plan-0.parquet` (rows invalid for
     their keys), `forgotten.parquet` (held rows that left the model), `ended.parquet` (mode delete: deletions whose rows
-    have left the model; mode append: deliveries older than the dedupe window), `pending.parquet` (rows that are not
+    have left the model; mode append: deliveries older than the dedupe window), `departed.parquet` (of a partitioned
+    model, in modes that remove nothing: records whose rows have left it), `pending.parquet` (rows that are not
     settled yet, with their cursor values).
 
     Raises:
@@ -114,6 +115,9 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
             _write_forgotten(connection, folder)
         if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
             _write_ended(connection, settings, folder, source.partitions)
+        # What a mirror does not remove now, it will.
+        elif not settings.partial and not settings.removes and _in_parts(source):
+            _write_departed(connection, folder, source.partitions)
     return result
 
 
@@ -243,3 +247,17 @@ def _write_ended(
         ANTI JOIN model m ON m.key = s.key AND m.match = s.match WHERE s.partition IN ({compared}) AND {forgotten}"""
     if scalar(connection, f"SELECT count(*) FROM ({query})"):
         connection.execute(f"COPY ({query}) TO {literal(str(folder / 'ended.parquet'))} (FORMAT parquet)")
+
+
+def _in_parts(source: Source) -> bool:
+    """Whether match values pass between partitions that are compared one by one."""
+    return bool(source.match) and source.partitions != [""] and source.cursor is None
+
+
+def _write_departed(connection: duckdb.DuckDBPyConnection, folder: Path, partitions: list[str]) -> None:
+    """Records of the partitions compared whose rows have left the model, and which stay at the destination."""
+    compared = ", ".join(literal(partition) for partition in partitions)
+    query = f"""SELECT s.key, s.match, s.number FROM snapshot s ANTI JOIN model m ON m.key = s.key
+        WHERE s.partition IN ({compared})"""
+    if scalar(connection, f"SELECT count(*) FROM ({query})"):
+        connection.execute(f"COPY ({query}) TO {literal(str(folder / 'departed.parquet'))} (FORMAT parquet)")

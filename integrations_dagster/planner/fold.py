@@ -4,7 +4,8 @@ What an event does to the records of the snapshot is in `planner.records`, what 
 
 In mode delete a record of the snapshot is a deletion that was acknowledged: delivering it is a write, and a plan names
 those whose rows have left the model (`ended.parquet`), which are forgotten, so that a row that comes back is deleted
-again.
+again. In modes that remove nothing the record of a row that has left a partitioned model stays, and a plan names it too
+(`departed.parquet`): it is of no partition from then on, and its match value is free.
 
 "Older" and "later" are batch numbers, which follow the order in which answers were recorded.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -64,6 +65,13 @@ class Folded:
     def changed(self) -> bool:
         return self.manifest != self.previous
 
+
+NAMED_BY_PLANS = {
+    "forgotten": {"key": "VARCHAR"},
+    "ended": {"key": "VARCHAR", "match": "VARCHAR", "number": "BIGINT"},
+    "departed": {"key": "VARCHAR", "match": "VARCHAR", "number": "BIGINT"},
+}
+"""Files of plans, with their columns: held rows and records that the fold changes without an event."""
 
 _NOTHING_ANEW: tuple[tuple[str, tuple[str, ...]], ...] = (("partitions", ()), ("keys", ()))
 
@@ -116,17 +124,18 @@ def fold(
         # A plan that was killed sent nothing, and its files may be incomplete.
         plans = home.plan_folders()
         outcomes = [path for plan in plans for path in outcome_files(plan)]
-        forgotten = [path for plan in plans if (path := plan / "forgotten.parquet").exists()]
-        ended = [path for plan in plans if (path := plan / "ended.parquet").exists()]
+        named = {
+            name: [path for plan in plans if (path := plan / f"{name}.parquet").exists()] for name in NAMED_BY_PLANS
+        }
         batches = iter(batches)
         first = next(batches, None)
-        if first is None and not ahead and not outcomes and not forgotten and not ended and anew is None:
+        if first is None and not ahead and not outcomes and not any(named.values()) and anew is None:
             return Folded(replace(previous, values=previous.values if keep_values else ""), previous)
         with connect(scratch) as connection:
             made = [] if first is None else list(write_events(connection, scratch, chain([first], batches)))
             told = [*ahead, *made]
             last = max([previous.last_number, *(files.last for files in told)])
-            _load(connection, home, previous, told, outcomes, forgotten, ended, whole=anew is not None)
+            _load(connection, home, previous, told, outcomes, named, whole=anew is not None)
             for name, texts in (("partitions", anew.partitions), ("keys", anew.keys)) if anew else _NOTHING_ANEW:
                 connection.execute(f"SET VARIABLE anew_{name} = CAST(? AS VARCHAR[])", [list(texts)])
             if write_log:
@@ -197,8 +206,7 @@ def _load(
     previous: Manifest,
     told: list[EventFiles],
     outcomes: list[Path],
-    forgotten: list[Path],
-    ended: list[Path],
+    named: Mapping[str, list[Path]],
     *,
     whole: bool,
 ) -> None:
@@ -219,16 +227,13 @@ def _load(
         )
     else:
         connection.execute(f"CREATE TEMP TABLE outcomes {empty}")
-    if forgotten:
-        connection.execute(f"CREATE TEMP VIEW forgotten AS SELECT key FROM read_parquet({_files(forgotten)})")
-    else:
-        connection.execute("CREATE TEMP TABLE forgotten (key VARCHAR)")
-    if ended:
-        connection.execute(
-            f"CREATE TEMP VIEW ended AS SELECT DISTINCT key, match, number FROM read_parquet({_files(ended)})"
-        )
-    else:
-        connection.execute("CREATE TEMP TABLE ended (key VARCHAR, match VARCHAR, number BIGINT)")
+    for name, kinds in NAMED_BY_PLANS.items():
+        if named[name]:
+            query = f"SELECT DISTINCT {', '.join(kinds)} FROM read_parquet({_files(named[name])})"
+            connection.execute(f"CREATE TEMP TABLE {name} AS {query}")
+        else:
+            declared = ", ".join(f"{column} {kind}" for column, kind in kinds.items())
+            connection.execute(f"CREATE TEMP TABLE {name} ({declared})")
     _bring(connection, home, previous, whole=whole)
     connection.execute(STALE)
     if scalar(connection, "SELECT count(*) FROM stale"):
@@ -252,6 +257,7 @@ def _bring(connection: duckdb.DuckDBPyConnection, home: Home, previous: Manifest
         """CREATE TEMP TABLE touching AS
         SELECT 'key' AS kind, key AS value FROM raw_events
         UNION SELECT 'key', key FROM outcomes UNION SELECT 'key', key FROM forgotten UNION SELECT 'key', key FROM ended
+        UNION SELECT 'key', key FROM departed
         UNION SELECT 'match', match FROM raw_events
         UNION SELECT 'destination_id', destination_id FROM raw_events WHERE destination_id IS NOT NULL"""
     )

@@ -173,12 +173,15 @@ class _Narrowing:
                 f"""SELECT s.key FROM {digests.format("records")} s SEMI JOIN lost l ON {same}
                 UNION ALL SELECT key FROM records WHERE {unknown}"""
             )
-        if scalar(connection, f"SELECT count(*) FROM records WHERE NOT {inside}"):
+        if scalar(connection, f"SELECT count(*) FROM records WHERE ({inside}) IS NOT TRUE"):
             # Keys with a record elsewhere too.
             self._differ(
-                f"""SELECT o.key FROM (SELECT key FROM records WHERE NOT {inside}) o
+                f"""SELECT o.key FROM (SELECT key FROM records WHERE ({inside}) IS NOT TRUE) o
                 SEMI JOIN (SELECT key FROM records WHERE {inside}) i ON i.key = o.key"""
             )
+        if self._removes:
+            # Left by another mode, when their rows left the model.
+            self._differ("SELECT key FROM records WHERE partition IS NULL")
         connection.execute(
             f"""CREATE TEMP TABLE unread AS SELECT DISTINCT s.key FROM {digests.format("snapshot")} s
             ANTI JOIN lost l ON {same} WHERE s.source_digest IS NOT NULL"""

@@ -28,7 +28,8 @@ from integrations_dagster.planner.state import SNAPSHOT_COLUMNS, quote
 
 
 def settle_records(connection: duckdb.DuckDBPyConnection, *, look: bool = True) -> bool:
-    """Make what `RECORDS_AFTER` reads, of the views `snapshot`, `events`, `outcomes` and `ended`.
+    """Make what `RECORDS_AFTER` reads, of the views `snapshot`, `events`, `outcomes`, `ended` and
+    `departed`.
 
     Args:
         look: Whether to look if each event is alone, and then to take the shorter way.
@@ -178,7 +179,7 @@ WHERE NOT coalesce(em.number > r.number, false)
 RECORDS_AFTER = f"""
 WITH confirmed_records AS (
     SELECT j.key, j.match,
-        CASE WHEN c.key IS NULL THEN j.partition ELSE c.partition END AS partition,
+        CASE WHEN c.key IS NOT NULL THEN c.partition WHEN d.key IS NULL THEN j.partition END AS partition,
         j.destination_id,
         CASE WHEN j.blurred THEN NULL WHEN c.key IS NULL THEN j.source_digest ELSE c.source_digest END
             AS source_digest,
@@ -186,6 +187,8 @@ WITH confirmed_records AS (
         j.number
     FROM judged j
     LEFT JOIN confirmed c ON c.key = j.key AND c.match = j.match AND c.payload_digest = j.payload_digest
+    -- Named by a plan as it was then, as above.
+    LEFT JOIN departed d ON d.key = j.key AND d.match = j.match AND d.number = j.number
 )
 SELECT {", ".join(map(quote, SNAPSHOT_COLUMNS))} FROM confirmed_records
 """

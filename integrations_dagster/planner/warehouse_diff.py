@@ -87,7 +87,7 @@ def leave(store: Store, state: State, source: Source, sync: str, folder: Path, *
         source: With `tables` and `types`.
         sync: Name, for messages.
         folder: Where the files go.
-        count_keys: Whether `stayed_keys` is wanted, which takes a while; else it is 0.
+        count_keys: Of modes that remove: whether `stayed_keys` is wanted, which takes a while; else it is 0.
 
     Raises:
         Misconfigured: A column of the key or match value has a type whose text depends on who writes it.
@@ -143,7 +143,7 @@ class _Leaving:
             whole = self._source.cursor is None and self._count("rest") * 2 > self._all.count
         lost = False
         if not whole:
-            self._follow()
+            self._follow(departed=count_keys)
             self._choose()
             lost = self._source.cursor is None and self._complete()
         rows, snapshot, held = folder / "rows.parquet", folder / "snapshot.parquet", folder / "held.parquet"
@@ -189,10 +189,13 @@ class _Leaving:
             WHERE NOT coalesce(s."__record_in" = m.{quote(PARTITION)}, false)"""
         )
 
-    def _follow(self) -> None:
+    def _follow(self, *, departed: bool) -> None:
         """Tables `taken` (records that have to do with `rest`, however far away) and `seen_key` (their keys, and its).
 
         A row that is plainly the same has its record's key and match value, so that it is enough to follow records.
+
+        Args:
+            departed: Whether records of no partition leave too.
         """
         begin: dict[str, list[str]] = {name: [] for name in self._relating}
         begin["key"] += [f"SELECT {quote(LEFT_KEY)} FROM rest", f"SELECT key FROM {self._state.held} h"]
@@ -200,6 +203,8 @@ class _Leaving:
         if self._state.several:
             # A row is plainly the same as one of them.
             begin["key"].append(repeated.format("key"))
+        if departed:
+            begin["key"].append(f"SELECT key FROM {self._state.snapshot} s WHERE partition IS NULL")
         if self._source.match:
             begin["match"].append(f"SELECT {quote(LEFT_MATCH)} FROM rest WHERE {quote(LEFT_KEY)} IS NOT NULL")
             if self._state.shared:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 
 from integrations_dagster.destinations.base import NO_RECORD
@@ -305,8 +305,16 @@ WINDOWS = st.lists(
 Windows = list[tuple[Model, dict[str, str], list[str], list[Fate]]]
 
 
+ROUND: Model = {"a": ("x@x.org", "1"), "b": ("y@x.org", "1"), "c": ("z@x.org", "1"), "d": ("w@x.org", "1")}
+"""Rows whose match values pass on in a circle, one of them to another partition."""
+PASSED: Model = {"d": ("x@x.org", "1"), "a": ("y@x.org", "2"), "b": ("z@x.org", "1"), "c": ("w@x.org", "1")}
+
+
 @settings(RUN, max_examples=2)
 @given(WINDOWS, models(), PLACES, st.permutations(PARTS), st.sampled_from((Mode.MIRROR, Mode.UPSERT)))
+@example([(ROUND, {}, ["p1"], [Fate.ANSWERED] * 4)], PASSED, {"a": "p3"}, list(PARTS), Mode.UPSERT)
+# A row leaves its partition, and its match value passes to a row of another one.
+@example([({"d": ("x@x.org", "1")}, {}, ["p1"], [])], {"b": ("x@x.org", "1")}, {"b": "p2"}, list(PARTS), Mode.UPSERT)
 def test_partitions_in_any_order_end_as_one_run_of_all(
     history: Windows, last: Model, places: dict[str, str], order: list[str], mode: Mode
 ) -> None:

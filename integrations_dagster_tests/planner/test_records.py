@@ -21,6 +21,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "snapshot": SNAPSHOT_COLUMNS,
     "events": EVENT_COLUMNS,
     "ended": {"key": "VARCHAR", "match": "VARCHAR", "number": "BIGINT"},
+    "departed": {"key": "VARCHAR", "match": "VARCHAR", "number": "BIGINT"},
     "outcomes": dict.fromkeys(TEXTS, "VARCHAR"),
 }
 KINDS = ("write", "write", "write", "write", "rejected", "in_doubt", "absent", "none")
@@ -63,13 +64,17 @@ def history(seed: int) -> dict[str, Rows]:
     ]
     leaving = choice.sample(snapshot, 3)
     ended = [{"key": r["key"], "match": r["match"], "number": r["number"] + choice.choice((0, 0, 1))} for r in leaving]
+    departed = [
+        {"key": r["key"], "match": r["match"], "number": r["number"] + choice.choice((0, 0, 1))}
+        for r in choice.sample(snapshot, 3)
+    ]
     confirmed = choice.sample(snapshot, 3)
     outcomes = [
         {**{name: row[name] for name in ("key", "match", "payload_digest")}, "partition": "moved",
          "status": "unchanged", "source_digest": "d4"}
         for row in confirmed
     ]  # fmt: skip
-    return {"snapshot": snapshot, "events": events, "ended": ended, "outcomes": outcomes}
+    return {"snapshot": snapshot, "events": events, "ended": ended, "departed": departed, "outcomes": outcomes}
 
 
 def entangle(views: dict[str, Rows], seed: int) -> None:
@@ -126,7 +131,7 @@ def test_writes_that_have_to_do_with_each_other_take_the_long_way() -> None:
         {"number": n, "key": f"k{n}", "match": f"m{n}", "destination_id": f"i{n}", **row, **digests} for n in range(5)
     ]
     rejected = {**events[0], "key": "k9", "match": "m9", "destination_id": None, "effect": "rejected", "number": 9}
-    nothing: dict[str, Rows] = {"snapshot": [], "ended": [], "outcomes": []}
+    nothing: dict[str, Rows] = {"snapshot": [], "ended": [], "departed": [], "outcomes": []}
     short, found = after({**nothing, "events": [*events, rejected]}, look=True)
     assert short
     assert [record[0] for record in found] == [f"k{n}" for n in range(5)]

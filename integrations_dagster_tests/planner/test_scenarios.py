@@ -161,6 +161,22 @@ def test_a_rejected_row_is_held_and_tried_again(world: World) -> None:
     assert world.held() == {}
 
 
+def test_a_row_that_has_left_its_partition_frees_its_match_value_and_is_removed_by_a_mirror(
+    tmp_path: Path, warehouse: WarehouseAddress | None
+) -> None:
+    world = World(tmp_path, warehouse=warehouse)
+    world.run({}, parts={"p1": {"a": ("x@x.org", "1"), "b": ("y@x.org", "1")}})
+    claimed = world.run({}, parts={"p2": {"c": ("x@x.org", "2")}})
+    assert (claimed.counts.invalid, world.crm.by_match) == (1, {"x@x.org": "1", "y@x.org": "1"})
+    world.run({}, parts={"p1": {}})
+    assert world.run({}, parts={"p2": {"c": ("x@x.org", "2")}}).counts.added == 1
+    assert world.crm.by_match == {"x@x.org": "2", "y@x.org": "1"}
+    world.mode = Mode.MIRROR
+    assert world.run({}, parts={"p2": {"c": ("x@x.org", "2")}}).counts.removed == 1
+    assert world.crm.by_match == {"x@x.org": "2"}
+    world.close()
+
+
 def test_a_held_row_that_left_the_model_is_forgotten(world: World) -> None:
     world.run({"a": ("x@x.org", REJECTED_NAME), "b": ("y@x.org", "1")})
     world.run({"b": ("y@x.org", "1")})

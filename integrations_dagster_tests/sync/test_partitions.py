@@ -135,3 +135,21 @@ def test_deletions_are_remembered_by_partition(bench: Bench) -> None:
     assert bench.run(sync, DAYS[1:2]).traffic.requests == 0
     assert bench.run(sync, DAYS[:1]).candidates == 0
     assert bench.run(sync, DAYS).candidates == 0
+
+
+def test_a_row_that_comes_back_to_its_partition_is_looked_at_and_not_sent(bench: Bench) -> None:
+    query = """SELECT id, email, firstname FROM people
+        WHERE happened >= CAST($partition_start AS TIMESTAMP) AND happened < CAST($partition_end AS TIMESTAMP)"""
+    sync = bench.contacts(bench.model("people", query, partitioned=True))
+    columns = {"id": "INTEGER", "email": "VARCHAR", "firstname": "VARCHAR", "happened": "TIMESTAMP"}
+    rows = [
+        {"id": n, "email": f"p{n}@example.com", "firstname": "Ann", "happened": "2026-08-01 10:00:00"} for n in range(3)
+    ]
+    bench.load("people", rows, columns)
+    assert bench.run(sync, DAYS[:1]).outcomes[Status.CREATED] == 3
+    bench.load("people", rows[1:], columns)
+    bench.run(sync, DAYS[:1])
+    bench.load("people", rows, columns)
+    back = bench.run(sync, DAYS[:1])
+    assert (back.candidates, back.outcomes[Status.UNCHANGED], back.traffic.requests) == (1, 1, 0)
+    assert bench.run(sync, DAYS[:1]).candidates == 0
