@@ -395,8 +395,8 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
     connection.execute(
         f"""UPDATE candidates SET linked = true WHERE key IN (SELECT key FROM removals WHERE NOT missing);
         INSERT INTO candidates
-        SELECT r.key, r.match, coalesce(r.partition, ''), coalesce(r.source_digest, ''), r.destination_id, NULL,
-            '{Change.REMOVED}', '{Action.DELETE}', r.wave, NOT r.missing,
+        SELECT r.key, r.match, coalesce(r.partition, {literal(partitions[0])}), coalesce(r.source_digest, ''),
+            r.destination_id, NULL, '{Change.REMOVED}', '{Action.DELETE}', r.wave, NOT r.missing,
             CASE WHEN NOT r.missing AND c.key IS NOT NULL THEN r.key END, h.key IS NOT NULL, NULL
         FROM removals r LEFT JOIN candidates c ON c.key = r.key
             LEFT JOIN held h ON h.key = r.key AND h.status IN ('rejected', 'parked')"""

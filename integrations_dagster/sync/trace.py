@@ -352,7 +352,7 @@ def _held(connection: duckdb.DuckDBPyConnection, key: str) -> list[Held]:
 def _known(connection: duckdb.DuckDBPyConnection, home: Home, manifest: Manifest, key: str) -> list[Known]:
     kept = kept_payloads(connection, home, manifest, [key]).get(key, {})
     rows = connection.execute(
-        """SELECT match, partition, destination_id, payload_digest IS NOT NULL FROM snapshot
+        """SELECT match, coalesce(partition, ''), destination_id, payload_digest IS NOT NULL FROM snapshot
         WHERE key = $key ORDER BY number""",
         {"key": key},
     ).fetchall()
