@@ -148,11 +148,12 @@ def judge(
     )
     connection.execute(f"CREATE TEMP TABLE doubles AS {doubles}")
     # A partitioned model is compared in parts: the rows of the other parts are known by their records, a row by the
-    # newest of its key. A record of no partition is of a row that has left the model.
+    # newest of its key that was acknowledged. A record of no partition is no row's.
     elsewhere = (
         f"""SELECT m.key, any_value(s.key) AS other, any_value(s.partition) AS partition
         FROM model m JOIN snapshot s ON s.match = m.match AND s.key <> m.key AND s.partition NOT IN ({partitions})
-        ANTI JOIN snapshot newer ON newer.key = s.key AND newer.number > s.number
+        ANTI JOIN snapshot newer
+            ON newer.key = s.key AND newer.number > s.number AND newer.source_digest IS NOT NULL
         WHERE m.key IS NOT NULL AND s.key NOT IN (SELECT key FROM model WHERE key IS NOT NULL) GROUP BY m.key"""
         if has_match and partitions != "''"
         else "SELECT NULL::VARCHAR AS key, NULL::VARCHAR AS other, NULL::VARCHAR AS partition WHERE false"
@@ -317,9 +318,25 @@ def cursor_type(connection: duckdb.DuckDBPyConnection) -> str:
 
 def _move(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
-        """CREATE TEMP TABLE renaming AS
-        SELECT DISTINCT c.key FROM candidates c JOIN strays s ON s.key = c.key AND s.destination_id = c.destination_id;
-        CREATE TEMP TABLE holding AS
+        """CREATE TEMP TABLE wanting AS
+        SELECT c.key, c.destination_id, max(s.number) AS number
+        FROM candidates c JOIN strays s ON s.key = c.key AND s.destination_id = c.destination_id GROUP BY ALL;
+        CREATE TEMP TABLE renaming AS SELECT key FROM wanting"""
+    )
+    if scalar(connection, "SELECT count(*) FROM wanting"):
+        # Two keys may be one record at the destination: after a late answer, or where contacts were merged. One of them
+        # renames it, and none if a row has it as it is: the others would be renamed with it, and lost.
+        connection.execute(
+            """CREATE OR REPLACE TEMP TABLE renaming AS
+            SELECT w.key FROM wanting w ANTI JOIN (
+                SELECT s.destination_id, s.key FROM snapshot s JOIN claims c ON c.key = s.key AND c.match = s.match
+            ) has ON has.destination_id = w.destination_id AND has.key <> w.key
+            QUALIFY row_number() OVER (PARTITION BY w.destination_id ORDER BY w.number DESC, w.key) = 1;
+            UPDATE candidates SET destination_id = NULL
+            WHERE key IN (SELECT key FROM wanting) AND key NOT IN (SELECT key FROM renaming)"""
+        )
+    connection.execute(
+        """CREATE TEMP TABLE holding AS
         SELECT c.key, s.key AS holder FROM candidates c JOIN snapshot s ON s.match = c.match AND s.key <> c.key;
         CREATE TEMP TABLE linked AS
         SELECT key FROM holding
@@ -352,8 +369,9 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
     # One of no partition was left by another mode, when its row left the model.
     where = f"(s.partition IN ({', '.join(map(literal, partitions))}) OR s.partition IS NULL)"
     # A record that another row's match value claims is handed over, not deleted: also under another name of it, and
-    # while the claim is invalid. One record is removed once, even where two of its names are in doubt. A stray is
-    # removed only after the row that replaces it was accepted, and never while its key renames it or waits.
+    # while the claim is invalid; nor is one deleted that another row has, or renames. One record is removed once, even
+    # where two of its names are in doubt. A stray is removed only after the row that replaces it was accepted, and
+    # never while its key renames it or waits.
     only = "SEMI JOIN freed ON freed.key = g.key AND freed.action = 'delete'" if settings.release is not None else ""
     connection.execute(
         f"""CREATE TEMP TABLE removals AS
@@ -371,6 +389,10 @@ def _remove(connection: duckdb.DuckDBPyConnection, settings: Settings, partition
             SELECT s.destination_id, c.key FROM snapshot s JOIN claims c ON c.match = s.match
             WHERE s.destination_id IS NOT NULL
         ) same ON same.destination_id = g.destination_id AND same.key <> g.key
+        ANTI JOIN (
+            SELECT destination_id, key FROM compared WHERE record_match = match
+            UNION ALL SELECT destination_id, key FROM candidates WHERE action = '{Action.UPDATE}'
+        ) has ON has.destination_id = g.destination_id AND has.key <> g.key
         ANTI JOIN (
             SELECT key FROM held WHERE (status = 'in_doubt' OR action = 'delete' AND (
                 status = 'parked' OR status = 'rejected' AND not_before > getvariable('now')))

@@ -115,7 +115,7 @@ def diff(home: Home, manifest: Manifest, source: Source, settings: Settings, fol
             _write_forgotten(connection, folder)
         if not settings.partial and settings.mode in (Mode.DELETE, Mode.APPEND):
             _write_ended(connection, settings, folder, source.partitions)
-        # What a mirror does not remove now, it will.
+        # A mirror removes them, but for those of invalid rows.
         elif not settings.partial and not settings.removes and _in_parts(source):
             _write_departed(connection, folder, source.partitions)
     return result
@@ -255,9 +255,17 @@ def _in_parts(source: Source) -> bool:
 
 
 def _write_departed(connection: duckdb.DuckDBPyConnection, folder: Path, partitions: list[str]) -> None:
-    """Records of the partitions compared whose rows have left the model, and which stay at the destination."""
+    """Records of the partitions compared that stay at the destination, and that no row of the model claims: the row
+    has left the model, or has another match value and is settled with it, or is invalid. (A row that is sent, or
+    waits, may yet rename its record.)"""
     compared = ", ".join(literal(partition) for partition in partitions)
     query = f"""SELECT s.key, s.match, s.number FROM snapshot s ANTI JOIN model m ON m.key = s.key
+        WHERE s.partition IN ({compared})
+        UNION ALL
+        SELECT o.key, o.record_match, o.number FROM others o JOIN compared c ON c.key = o.key
+        WHERE o.record_partition IN ({compared}) AND c.verdict = 'unchanged'
+        UNION ALL
+        SELECT s.key, s.match, s.number FROM snapshot s JOIN bad b ON b.key = s.key AND b.match IS DISTINCT FROM s.match
         WHERE s.partition IN ({compared})"""
     if scalar(connection, f"SELECT count(*) FROM ({query})"):
         connection.execute(f"COPY ({query}) TO {literal(str(folder / 'departed.parquet'))} (FORMAT parquet)")

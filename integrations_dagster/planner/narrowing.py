@@ -244,13 +244,13 @@ class _Narrowing:
                 """SELECT match FROM model WHERE match IS NOT NULL AND match NOT IN (SELECT match FROM snapshot)
                 UNION SELECT match FROM shared""",
             )
-        if self._removes:
-            # A record that may be removed, because no row has it: it may be one at the destination with another.
-            self._bring(
-                "destination_id",
-                """SELECT s.destination_id FROM snapshot s SEMI JOIN differing d ON d.key = s.key
-                ANTI JOIN model m ON m.key = s.key AND m.match = s.match WHERE s.destination_id IS NOT NULL""",
-            )
+        # A record that no row has may be removed, or renamed: it may be one at the destination with another.
+        stays = "" if self._removes else "SEMI JOIN model r ON r.key = s.key"
+        self._bring(
+            "destination_id",
+            f"""SELECT s.destination_id FROM snapshot s SEMI JOIN differing d ON d.key = s.key {stays}
+            ANTI JOIN model m ON m.key = s.key AND m.match = s.match WHERE s.destination_id IS NOT NULL""",
+        )
         # Of whatever was found by match value or id, all that its key has.
         self._bring("key", "SELECT key FROM snapshot EXCEPT (SELECT key FROM differing UNION SELECT key FROM held)")
 
