@@ -150,7 +150,7 @@ def judge(
     # A partitioned model is compared in parts: the rows of the other parts are known by their records, a row by the
     # newest of its key that was acknowledged. A record of no partition is no row's.
     elsewhere = (
-        f"""SELECT m.key, any_value(s.key) AS other, any_value(s.partition) AS partition
+        f"""SELECT m.key, min(s.key) AS other, arg_min(s.partition, s.key) AS partition
         FROM model m JOIN snapshot s ON s.match = m.match AND s.key <> m.key AND s.partition NOT IN ({partitions})
         ANTI JOIN snapshot newer
             ON newer.key = s.key AND newer.number > s.number AND newer.source_digest IS NOT NULL
