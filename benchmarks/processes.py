@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -136,9 +137,14 @@ def in_processes(calls: Sequence[Call]) -> list[Any]:
         for function, arguments, named in calls:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_call, args=(sender, function, arguments, named))
-            process.start()
+            # Whoever is started is known: what ends this process in between would leave it behind, writing.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                process.start()
+                started.append((process, receiver))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             sender.close()
-            started.append((process, receiver))
         results = []
         for _process, receiver in started:
             if not receiver.poll(LONGEST):
@@ -222,4 +228,9 @@ def temporary() -> Iterator[str]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        # A process that was about to begin when it was ended may make its files once more.
+        quiet = 0
+        while quiet < 5:
+            quiet = 0 if Path(folder).exists() else quiet + 1
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)

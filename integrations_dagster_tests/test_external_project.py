@@ -255,7 +255,7 @@ def test_dg_scaffolds(external: External) -> None:
     file = external.folder.defs / "third" / "defs.yaml"
     text = file.read_text()
     assert text.startswith("type: integrations_dagster.Sync\n")
-    ours = text.replace("customers", "people").replace("destination: crm", "destination: hook")
+    ours = text.replace("model: my_model", "model: people").replace("destination: my_crm", "destination: hook")
     file.write_text(re.sub(r"(?m)^ *match: .*\n", "", ours))
     done = external.call(sys.executable, "-c", LOAD)
     assert done.returncode == 0, done.stderr
