@@ -205,16 +205,13 @@ def _write_bad(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         SELECT -1 AS ordinal, c.key, c.match, c.partition, '{Change.CHANGED}' AS change, '{Status.INVALID}' AS status,
             c.digest AS source_digest, '' AS payload_digest, h.code, h.reason, true AS remember
         FROM compared c JOIN held h ON h.key = c.key WHERE c.verdict = 'invalid'"""
-    if scalar(connection, f"SELECT count(*) FROM ({query})"):
-        connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
+    _write_found(connection, query, path)
 
 
 def _write_forgotten(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     query = """SELECT h.key FROM held h ANTI JOIN model m ON m.key = h.key ANTI JOIN snapshot s ON s.key = h.key
         WHERE h.status <> 'in_doubt'"""
-    if scalar(connection, f"SELECT count(*) FROM ({query})"):
-        path = folder / "forgotten.parquet"
-        connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
+    _write_found(connection, query, folder / "forgotten.parquet")
 
 
 def _write_pending(
@@ -245,8 +242,7 @@ def _write_ended(
     forgotten = f"s.number <= {settings.forget_to}" if settings.mode is Mode.APPEND else "true"
     query = f"""SELECT s.key, s.match, s.number FROM snapshot s
         ANTI JOIN model m ON m.key = s.key AND m.match = s.match WHERE s.partition IN ({compared}) AND {forgotten}"""
-    if scalar(connection, f"SELECT count(*) FROM ({query})"):
-        connection.execute(f"COPY ({query}) TO {literal(str(folder / 'ended.parquet'))} (FORMAT parquet)")
+    _write_found(connection, query, folder / "ended.parquet")
 
 
 def _in_parts(source: Source) -> bool:
@@ -267,5 +263,10 @@ def _write_departed(connection: duckdb.DuckDBPyConnection, folder: Path, partiti
         UNION ALL
         SELECT s.key, s.match, s.number FROM snapshot s JOIN bad b ON b.key = s.key AND b.match IS DISTINCT FROM s.match
         WHERE s.partition IN ({compared})"""
+    _write_found(connection, query, folder / "departed.parquet")
+
+
+def _write_found(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """A file of what a query finds; none where it finds nothing."""
     if scalar(connection, f"SELECT count(*) FROM ({query})"):
-        connection.execute(f"COPY ({query}) TO {literal(str(folder / 'departed.parquet'))} (FORMAT parquet)")
+        connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet)")
